@@ -1,0 +1,44 @@
+"""The lattice of numbers a tensor can take: a floating-point format, possibly coarser than its dtype allows.
+
+At x the distance to the next number is  u(x) = max(2^(floor(log2 |x|) - mantissa), 2^quantum).
+`mantissa` are the mantissa bits in use; `quantum` is the exponent of the smallest step (subnormals, fixed point).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.kernels.formats import FLOAT_FORMATS
+
+__all__ = ["Lattice"]
+
+_FLOAT32_MANTISSA, _FLOAT32_QUANTUM = 23, -149
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Numbers with `mantissa` bits (0 to 23) and no step below 2^`quantum` (at least -149)."""
+
+    mantissa: int
+    quantum: int
+
+    @classmethod
+    def of_dtype(cls, dtype: str) -> Lattice:
+        """The lattice a dtype allows (float64 is examined at float32 precision)."""
+        format_ = FLOAT_FORMATS[dtype]
+        return cls(min(format_.mantissa, _FLOAT32_MANTISSA), max(format_.quantum, _FLOAT32_QUANTUM))
+
+    def spacing(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Distance to the next lattice number at x: float64 [same shape], > 0 also at 0."""
+        _, exponent = np.frexp(np.asarray(x, np.float64))
+        exponent = np.where(np.asarray(x) == 0, self.quantum, exponent - 1 - self.mantissa)
+        return np.ldexp(1.0, np.maximum(exponent, self.quantum))
+
+    def round(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Nearest lattice number, ties to even: float32 [same shape]."""
+        x = np.asarray(x, np.float64)
+        step = self.spacing(x)
+        return np.asarray(np.rint(x / step) * step, np.float32)

@@ -1,0 +1,151 @@
+"""Predict, round, compare and count in one pass, for many coefficient vectors; one generated loop per formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.kernels.formulas import WORKING_FORMATS, Formula
+from reconstruct.kernels.generate import compiled, decode_expression, finite_expression
+from reconstruct.kernels.lattice import Lattice
+from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA, ReplayResult, View
+
+__all__ = ["replay"]
+
+
+def _prediction(formula: Formula, sources: int) -> list[str]:
+    """Lines that leave the unrounded prediction in `raw`; c0, c1, ... and `divisor` are local."""
+    f = "float64" if formula.working == "float64" else "float32"
+    drop = 23 - min(23, WORKING_FORMATS[formula.working])
+    moved = range(1, sources)
+
+    def r(expression: str) -> str:
+        if formula.working == "float16":  # its subnormals matter: products with small deltas fall among them
+            return f"lattice_round({expression}, int32(10), float32({2.0**-24!r}))"
+        return f"round_mantissa({expression}, {drop})" if drop else f"({expression})"
+
+    divide = ["if divisor != 1:", f"    raw = {r('raw / divisor')}"]
+    if formula.order == "delta":
+        lines = [f"raw = {f}(s0)"]
+        for j in moved:
+            lines += [f"if c{j} != 0:", f"    raw = raw + c{j} * ({f}(s{j}) - {f}(s0))"]
+        return lines
+    if formula.order == "sum":
+        lines = [f"raw = {f}(0)"]
+        for j in range(sources):
+            lines += [f"if c{j} != 0:", f"    raw = raw + c{j} * {f}(s{j})"]
+        return lines + divide
+    if formula.order == "fused":
+        return ["raw = float32(0)", *[f"raw = fma32(c{j}, s{j}, raw)" for j in range(sources)], *divide]
+    if formula.order == "stack":
+        lines = ["raw = float32(0)"]
+        for j in range(sources):
+            product = r(f"{r(f's{j}')} * c{j}")
+            lines += [f"if c{j} != 0:", f"    raw = raw + {product}"]
+        return [*lines, f"raw = {r('raw')}", *divide]
+    if formula.order == "task":
+        lines = [f"w0 = {r('s0')}", "raw = float32(0)"]
+        for j in moved:
+            inner = r(f"{r(f's{j}')} - w0")
+            scaled = r(f"{inner} * c{j}")
+            lines += [f"if c{j} != 0:", f"    raw = raw + {scaled}"]
+        return [*lines, f"raw = {r('raw')}", f"raw = {r('w0 + raw')}"]
+    return [
+        "gap = s1 - s0",
+        "raw = fma32(c1, gap, s0) if c1 < float32(0.5) else fma32(c1 - float32(1), gap, s1)",
+    ]
+
+
+def _source(dtypes: tuple[str, ...], formula: Formula) -> str:
+    sources = len(dtypes) - 1
+    s = [f"s{j}" for j in range(sources)]
+    wide = formula.working == "float64"
+    lines = [
+        '@njit(nogil=True, inline="always")',
+        "def spacing(x, mantissa, smallest):",
+        "    e = max(int32((float_to_bits(x) & uint32(0x7F800000)) >> uint32(23)) - mantissa, int32(1))",
+        "    return max(bits_to_float(uint32(e) << uint32(23)), smallest)",
+        "",
+        '@njit(nogil=True, inline="always")',
+        "def lattice_round(x, mantissa, smallest):",
+        "    if spacing(x, mantissa, float32(0)) >= smallest:",
+        "        return round_mantissa(x, 23 - mantissa)",
+        "    return float32(np.rint(float64(x) / float64(smallest)) * float64(smallest))",
+        "",
+        '@njit(nogil=True, cache=True, error_model="numpy")',
+        f"def replay({', '.join(f'm{j}' for j in range(len(dtypes)))}, "
+        "coefficients, divisors, shares, mantissa, smallest, edges, counts, energy, steps):",
+        "    vectors = coefficients.shape[0]",
+        "    for i in range(m0.shape[0]):",
+        f"        target = {decode_expression(dtypes[0], 'm0[i]')}",
+        *[f"        s{j} = {decode_expression(dtypes[j + 1], f'm{j + 1}[i]')}" for j in range(sources)],
+        f"        if not ({finite_expression(['target', *s])}):",
+        "            continue",
+        *[f"        r{j} = lattice_round(s{j}, mantissa, smallest)" for j in range(sources)],
+        f"        largest = max(abs(target), {', '.join(f'abs(s{j})' for j in range(sources))})",
+        "        unit = spacing(largest, mantissa, smallest)",
+        "        for v in range(vectors):",
+        *[f"            c{j} = coefficients[v, {j}]" for j in range(sources)],
+        "            divisor = divisors[v]",
+        *[f"            {line}" for line in _prediction(formula, sources)],
+        # From float64 straight to the lattice: through float32 it would be rounded twice.
+        *(
+            [
+                "            unit64 = float64(spacing(float32(raw), mantissa, smallest))",
+                "            predicted = float32(np.rint(raw / unit64) * unit64)",
+            ]
+            if wide
+            else ["            predicted = lattice_round(raw, mantissa, smallest)"]
+        ),
+        "            difference = target - predicted",
+        "            residual = float32(float64(target) - float64(raw))",
+        "            counts[v, 0] += 1",
+        "            counts[v, 1] += difference == 0",
+        "            counts[v, 2] += abs(difference) <= float32(2) * unit",
+        "            counts[v, 3] += abs(residual) <= shares[v] * unit",
+        "            energy[v] += float64(residual) * float64(residual)",
+        f"            if {' and '.join(f'predicted != r{j}' for j in range(sources))}:",
+        "                counts[v, 4] += 1",
+        "                u = spacing(predicted, mantissa, smallest)",
+        f"                away = min({', '.join([*(f'abs(predicted - s{j})' for j in range(sources)), 'float32(np.inf)'])}) / u",
+        "                k = 0",
+        "                while k + 1 < edges.shape[0] and away >= edges[k + 1]:",
+        "                    k += 1",
+        "                step = 0",
+        "                if difference != 0:",
+        f"                    size = min(abs(difference) / u + float32(0.5), float32({MAXIMUM_STEPS}))",
+        "                    step = max(1, int64(np.floor(size)))",
+        "                    if difference < 0:",
+        "                        step = -step",
+        f"                steps[v, k, step + {MAXIMUM_STEPS}] += 1",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def replay(
+    models: Sequence[View],
+    coefficients: NDArray[np.float64],
+    divisors: NDArray[np.float64],
+    formula: Formula,
+    lattice: Lattice,
+) -> ReplayResult:
+    """Compare the suspect with predictions from the other models for V coefficient vectors; see `replay_reference`."""
+    function = compiled("replay", _source(tuple(m.dtype for m in models), formula))
+    result = ReplayResult.empty(len(coefficients))
+    counts = np.zeros((len(coefficients), 5), np.int64)
+    kind = np.float64 if formula.working == "float64" else np.float32
+    vectors, scale = np.asarray(coefficients, kind), np.asarray(divisors, kind)
+    if formula.working in {"bfloat16", "float16"}:
+        lower = Lattice.of_dtype("BF16" if formula.working == "bfloat16" else "F16")
+        vectors, scale = lower.round(vectors), lower.round(scale)
+    shares = (0.5 + 0.5 * np.abs(coefficients / divisors[:, None]).sum(axis=1) + 1e-3).astype(np.float32)
+    function(
+        *(m.bits for m in models), np.ascontiguousarray(vectors), scale, shares, np.int32(lattice.mantissa),
+        np.float32(2.0 ** max(lattice.quantum, -126)), np.asarray(STRATA, np.float32), counts, result.energy,
+        result.steps,
+    )  # fmt: skip
+    for column, name in enumerate(("total", "exact", "close", "inside_box", "novel")):
+        getattr(result, name)[:] = counts[:, column]
+    return result

@@ -1,0 +1,95 @@
+"""What the kernels return: float64 and int64 arrays on the host. All results of disjoint elements add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAXIMUM_STEPS", "STRATA", "GramResult", "PickResult", "ReplayResult", "View"]
+
+#: Lower edges, in spacings, of the strata of distance between prediction and nearest source.
+STRATA = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+#: Differences between suspect and prediction are counted for -20 ... 20 spacings; the ends hold what lies beyond.
+MAXIMUM_STEPS = 20
+
+
+@dataclass(frozen=True)
+class View:
+    """A contiguous 1-D array in storage form and the name of its dtype (see `formats`)."""
+
+    bits: NDArray[np.generic]
+    dtype: str
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+
+class _Additive:
+    """Field-wise sum of dataclasses of arrays and numbers."""
+
+    def __add__(self, other: object):  # type: ignore[no-untyped-def]  # noqa: ANN204 - the subclass's own type
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True)
+class GramResult(_Additive):
+    """Sums over elements of one tensor, for suspect s, pivot b and K further sources.
+
+    `gram` float64 [K+2, K+2]: products of d = (s - b, x_1 - b, ..., x_K - b, b). `rounding_energy`: sum of u^2 / 12.
+    `identical` int64 [K+1]: elements equal to the suspect's, per source. `nonfinite` int64 [K+2]: NaN or infinite
+    elements per model, suspect first; elements where any model is not finite take no part in the sums.
+    """
+
+    count: int
+    gram: NDArray[np.float64]
+    rounding_energy: float
+    identical: NDArray[np.int64]
+    nonfinite: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PickResult:
+    """`index` int64, ascending: the sampled elements. `informative`: how many there were to sample from."""
+
+    index: NDArray[np.int64]
+    informative: int
+
+
+@dataclass(frozen=True)
+class ReplayResult(_Additive):
+    """Counts for V coefficient vectors; all arrays int64 [V] but `energy` float64 [V] and `steps`.
+
+    `total` elements compared; `exact` identical to the suspect's; `close` within 2 spacings of the largest number
+    involved; `inside_box` explained by rounding of suspect and sources alone; `novel` predictions that differ from
+    every source; `energy` sum of squared residuals before rounding; `steps` int64 [V, 7, 41]: novel elements by
+    stratum of distance from the nearest source and by suspect minus prediction in spacings, -20 ... 20.
+    """
+
+    total: NDArray[np.int64]
+    exact: NDArray[np.int64]
+    close: NDArray[np.int64]
+    inside_box: NDArray[np.int64]
+    novel: NDArray[np.int64]
+    energy: NDArray[np.float64]
+    steps: NDArray[np.int64]
+
+    @property
+    def novel_exact(self) -> NDArray[np.int64]:
+        """Novel elements identical to the suspect's, int64 [V]."""
+        return np.asarray(self.steps[:, :, MAXIMUM_STEPS].sum(axis=1))
+
+    def vector(self, index: int) -> ReplayResult:
+        """The result of one coefficient vector, still with its leading axis."""
+        return ReplayResult(*(getattr(self, f.name)[index : index + 1] for f in fields(self)))
+
+    @classmethod
+    def empty(cls, vectors: int) -> ReplayResult:
+        """Nothing counted yet."""
+        zero = [np.zeros(vectors, np.int64) for _ in range(5)]
+        steps = np.zeros((vectors, len(STRATA), 2 * MAXIMUM_STEPS + 1), np.int64)
+        return cls(*zero, np.zeros(vectors), steps)

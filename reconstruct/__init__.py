@@ -1,0 +1,1 @@
+"""Model forensics from weights alone."""

@@ -1,0 +1,128 @@
+"""The safetensors header: parsed and checked against every rule of the format.
+
+The rules (each has one error below, naming the offender):
+ 1. the file has at least 8 bytes, a little-endian uint64: the length of the header;
+ 2. the header fits in the file and is at most 100 MB;
+ 3. it is UTF-8 JSON, begins with "{", has no duplicate keys, and may be padded with spaces;
+ 4. `__metadata__`, if there, maps strings to strings;
+ 5. every tensor has exactly dtype, shape and data_offsets; the dtype is known, sizes are integers >= 0;
+ 6. `data_offsets` = [begin, end] with begin <= end, and end - begin is the size that dtype and shape say;
+ 7. the tensors cover the data without hole or overlap, to the last byte of the file.
+Zero-size and zero-rank tensors are legal. The common Python readers do not check 3 (duplicates) and 7: a file that
+shows one reader other weights than another is no basis for evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconstruct.errors import HeaderError
+
+__all__ = ["MAXIMUM_HEADER_BYTES", "HeaderEntry", "parse_header", "read_header"]
+
+#: Bits per element of every dtype in the safetensors format.
+SAFETENSORS_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+MAXIMUM_HEADER_BYTES = 100_000_000
+_REMEDY = "Download or save the file again"
+
+
+@dataclass(frozen=True)
+class HeaderEntry:
+    """One tensor of one file; `begin` and `end` are byte positions in the file, not in the data section."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: Path) -> list[HeaderEntry]:
+    """Read and validate the header of a safetensors file. Raises HeaderError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise HeaderError(
+                f"{size} bytes are too few for a safetensors file", subject=str(path), remedy=_REMEDY
+            )
+        (length,) = struct.unpack("<Q", prefix)
+        _check_length(length, size, path)
+        return parse_header(file.read(length), data_begin=8 + length, file_size=size, path=path)
+
+
+def _check_length(length: int, size: int, path: Path) -> None:
+    if length > MAXIMUM_HEADER_BYTES:
+        raise HeaderError(f"header of {length} bytes exceeds 100 MB", subject=str(path), remedy=_REMEDY)
+    if 8 + length > size:
+        raise HeaderError(
+            f"truncated: the header needs {8 + length} bytes, the file has {size}", subject=str(path), remedy=_REMEDY
+        )
+
+
+def parse_header(raw: bytes, *, data_begin: int, file_size: int, path: Path) -> list[HeaderEntry]:
+    """Header bytes -> entries in the order of their data. Raises HeaderError naming file and tensor."""
+
+    def fail(message: str, tensor: str | None = None) -> HeaderError:
+        return HeaderError(message, subject=f"{path}, tensor {tensor!r}" if tensor else str(path), remedy=_REMEDY)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise fail(f"the header names {key!r} twice")
+            seen[key] = value
+        return seen
+
+    if not raw.startswith(b"{"):
+        raise fail("the header does not begin with '{': this is no safetensors file")
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise fail(f"the header is not valid JSON ({error})") from None
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise fail("__metadata__ must map strings to strings")
+    entries = sorted(
+        (_entry(name, value, data_begin, fail) for name, value in header.items()), key=lambda e: (e.begin, e.end)
+    )
+    position = data_begin
+    for entry in entries:
+        if entry.end > file_size:
+            raise fail(f"truncated: data ends at byte {entry.end}, the file has {file_size}", entry.name)
+        if entry.begin != position:
+            kind = "a hole" if entry.begin > position else "an overlap"
+            raise fail(f"{kind} in the data: expected byte {position}, found {entry.begin}", entry.name)
+        position = entry.end
+    if position != file_size:
+        raise fail(f"{file_size - position} bytes after the last tensor belong to none")
+    return entries
+
+
+def _entry(name: str, value: Any, data_begin: int, fail: Any) -> HeaderEntry:  # noqa: ANN401 - parsed JSON
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise fail("needs exactly dtype, shape and data_offsets", name)
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if dtype not in SAFETENSORS_BITS:
+        raise fail(f"unknown dtype {dtype!r}", name)
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise fail(f"shape {shape!r} is not a list of sizes", name)
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
+        raise fail(f"data_offsets {offsets!r} are not two byte positions", name)
+    begin, end = offsets
+    if begin > end:
+        raise fail(f"data_offsets run backwards ({begin} > {end})", name)
+    bits = math.prod(shape) * SAFETENSORS_BITS[dtype]
+    if bits % 8 or end - begin != bits // 8:
+        raise fail(f"{dtype} {shape} needs {bits / 8:g} bytes, data_offsets give {end - begin}", name)
+    return HeaderEntry(name, dtype, tuple(shape), data_begin + begin, data_begin + end)
