@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def compiled(name: str, body: str) -> Callable[..., Any]:
             if spec is None or spec.loader is None:
                 raise RuntimeError(f"cannot import the generated kernel {path}")
             module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # numba looks there when it loads compiled code from disk
             spec.loader.exec_module(module)
             _COMPILED[key] = getattr(module, name)
         return _COMPILED[key]
