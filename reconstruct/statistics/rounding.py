@@ -1,0 +1,159 @@
+"""Rounding as a witness: the interval fit and its certificate.
+
+Under the hypothesis each element states  |sum_j w_j X_ij - Y_i| <= epsilon  with X = delta / u, Y = y / u and u the
+suspect's spacing. The interval fit minimises the total violation; where none is left, linear programmes bound each
+coefficient from both sides with no statistics at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+from reconstruct.kernels.lattice import Lattice
+
+__all__ = ["TOLERANCES", "Box", "Rows", "certify", "interval_fit", "rows_of"]
+
+#: Half a spacing plus the arithmetic's own error, in spacings: a float32 merge rounded once; a merge computed in the
+#: working dtype with small deltas; one with products rounded too. The first that is feasible is reported.
+TOLERANCES = (0.502, 1.0, 2.0)
+_EDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Constraints of n informative elements: X float64 [n, K], Y float64 [n], in spacings."""
+
+    X: NDArray[np.float64]
+    Y: NDArray[np.float64]
+    slack: float
+
+    def __len__(self) -> int:
+        return len(self.Y)
+
+    def violation(self, w: NDArray[np.float64], epsilon: float) -> float:
+        """Mean excess over `epsilon` (plus the storage's slack), in spacings."""
+        return float(np.maximum(np.abs(self.X @ w - self.Y) - epsilon - self.slack, 0).mean()) if len(self) else 0.0
+
+
+def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
+    """Constraints from sampled elements [models, n]: suspect, pivot, further sources.
+
+    On lattices as fine as the arithmetic itself (float32 storage) the order of operations moves the last bits: the
+    unit is then the spacing of the largest number involved, with two spacings of slack.
+    """
+    suspect, pivot = values[0].astype(np.float64), values[1].astype(np.float64)
+    fine = lattice.mantissa > 16
+    unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
+    X = (values[2:].astype(np.float64) - pivot) / unit
+    return Rows(np.ascontiguousarray(X.T), (suspect - pivot) / unit, 2.0 if fine else 0.0)
+
+
+def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -> NDArray[np.float64]:
+    """min_w sum max(0, |X w - Y| - epsilon): damped Newton on a quadratic edge whose width shrinks to 0.003."""
+    X, Y, w = rows.X, rows.Y, start.copy()
+    epsilon += rows.slack
+    ridge = 1e-9 * np.eye(X.shape[1]) * max(1.0, float((X * X).sum()) / max(len(Y), 1))
+
+    def loss(w: NDArray[np.float64], width: float) -> float:
+        v = np.maximum(np.abs(X @ w - Y) - epsilon, 0)
+        return float(np.where(v < width, v * v / (2 * width), v - width / 2).sum())
+
+    for width in _EDGES:
+        for _ in range(12):
+            r = X @ w - Y
+            v = np.abs(r) - epsilon
+            edge = (v > 0) & (v < width)
+            if edge.sum() < X.shape[1]:
+                break
+            gradient = X.T @ (np.sign(r) * np.clip(v / width, 0, 1))
+            step = np.linalg.solve(X[edge].T @ X[edge] / width + ridge, gradient)
+            now, size = loss(w, width), 1.0
+            while size > 1e-4 and loss(w - size * step, width) > now - 1e-4 * size * (gradient @ step):
+                size /= 2
+            if size <= 1e-4:
+                break
+            w = w - size * step
+    return w
+
+
+@dataclass(frozen=True)
+class Box:
+    """Certified bounds: each coefficient lies in [low_j, high_j], the sum of all in [low_sum, high_sum], if the merge
+    was computed with an error of at most `tolerance` spacings.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low_sum: float
+    high_sum: float
+    tolerance: float
+
+    def intersect(self, other: Box) -> Box:
+        """Bounds that hold if both do; may be empty."""
+        return Box(
+            np.maximum(self.low, other.low),
+            np.minimum(self.high, other.high),
+            max(self.low_sum, other.low_sum),
+            min(self.high_sum, other.high_sum),
+            max(self.tolerance, other.tolerance),
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether no coefficients satisfy the bounds; the margin is the solver's own tolerance."""
+        return bool((self.low > self.high + 1e-7).any() or self.low_sum > self.high_sum + 1e-7)
+
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """The centre, float64 [K]."""
+        return (self.low + self.high) / 2
+
+
+def certify(rows: Rows, tolerance: float, start: NDArray[np.float64]) -> Box | None:
+    """Bounds of each coefficient under |X w - Y| <= tolerance for every row, or None if no w satisfies them all.
+
+    Cutting planes: the programmes are solved on a few rows, to which the worst violated ones are added until none
+    is. Every intermediate bound is already valid, so a stop at the limit of rounds only widens the result.
+    """
+    size = rows.X.shape[1]
+    epsilon = tolerance + rows.slack
+    if not len(rows):
+        return None
+    worst = np.argsort(-np.abs(rows.X @ start - rows.Y))[:40]
+    widest = np.argsort(-np.abs(rows.X), axis=0)[:20].ravel()
+    active = np.unique(np.concatenate([worst, widest]))
+    bounds = []
+    for direction in [*np.eye(size), np.ones(size)]:
+        for sign in (1.0, -1.0):
+            value, active = _extreme(rows, epsilon, sign * direction, active)
+            if value is None:
+                return None
+            bounds.append(sign * value)
+    low, high = np.array(bounds[0::2]), np.array(bounds[1::2])
+    return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance)
+
+
+def _extreme(
+    rows: Rows, epsilon: float, objective: NDArray[np.float64], active: NDArray[np.intp]
+) -> tuple[float | None, NDArray[np.intp]]:
+    """min objective @ w over the constraints; None if infeasible. Returns the grown set of active rows too."""
+    value = -np.inf
+    for _ in range(60):
+        X, Y = rows.X[active], rows.Y[active]
+        solution = linprog(
+            objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon + Y, epsilon - Y], bounds=(-100, 100), method="highs"
+        )
+        if solution.status == 2:
+            return None, active
+        if solution.x is None:  # the solver gave up: the bound found so far is valid, an unbounded one says nothing
+            return value, active
+        value = float(solution.fun)
+        excess = np.abs(rows.X @ solution.x - rows.Y) - epsilon
+        if excess.max() <= 1e-6:
+            return value, active
+        active = np.unique(np.r_[active, np.argsort(-excess)[: min(40, int((excess > 1e-6).sum()))]])
+    return value, active
