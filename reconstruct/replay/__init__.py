@@ -1,1 +1,1 @@
-""""""
+"""Recomputing elements from a concrete recipe in a concrete arithmetic, and comparing bits."""

@@ -19,6 +19,8 @@ __all__ = ["DECISIVE", "Spike", "decisive_spike", "spike", "strata_spikes"]
 #: Index of the first stratum whose elements are decisive: predictions at least 4 spacings from every source.
 DECISIVE = STRATA.index(4.0)
 _ZERO = MAXIMUM_STEPS
+#: Alternation of ln N that curvature alone may cause; a lattice with gaps shows ten times as much.
+_TOLERATED_RIPPLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,16 @@ def spike(steps: NDArray[np.int64], low: float = 0.0, high: float = float("inf")
 
 
 def _ripple(folded: NDArray[np.float64]) -> float:
-    """Mean alternating deviation of ln N(k), k = 2 ... 6, from its neighbours; 0 where counts are too few to tell."""
+    """Alternation of ln N(k) about its neighbours' mean, k = 2 ... 5, free of any smooth trend (a third difference);
+    0 where counts are too few to tell.
+    """
     if folded[1:].min() < 20:
         return 0.0
     log = np.log(folded)
-    deviation = log[2:7] - (log[1:6] + log[3:8]) / 2
-    alternating = float(np.mean(deviation * np.array([1, -1, 1, -1, 1])))
-    noise = float(np.sqrt((1.5 / (2 * folded[2:7])).mean() / 5))
-    return max(abs(alternating) - 3 * noise, 0.0)
+    deviation = log[2:6] - (log[1:5] + log[3:7]) / 2
+    alternating = float(deviation @ np.array([1, -3, 3, -1])) / 8
+    noise = float(np.sqrt((20 / 64) * (1.5 / (2 * folded[2:6])).mean()))
+    return max(abs(alternating) - max(3 * noise, _TOLERATED_RIPPLE), 0.0)
 
 
 def strata_spikes(steps: NDArray[np.int64]) -> list[Spike]:

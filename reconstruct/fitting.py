@@ -1,0 +1,114 @@
+"""Fits of one tensor: least squares, interval fit, certificates for each family, and the decoys' fit.
+
+Any of the models may stand in the suspect's place (`roles`): orientation asks who is made from whom.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.evidence import Measurement, TensorFit
+from reconstruct.hypotheses.slerp import LINEAR_BRANCH, Slerp, slerp_interval
+from reconstruct.kernels.lattice import Lattice
+from reconstruct.statistics.moments import least_squares
+from reconstruct.statistics.rounding import TOLERANCES, Box, Rows, certify, interval_fit, rows_of
+
+__all__ = ["best_certificate", "fit_rows", "fit_tensor", "role_rows", "role_values"]
+
+_NEWTON_ROWS = 4096
+
+
+def role_values(measurement: Measurement, roles: tuple[int, ...]) -> NDArray[np.float32]:
+    """Sampled values with the models in another order [len(roles), n]: target, pivot, further sources.
+
+    Elements that say nothing in these roles (target 0, or cancelled to below a quarter of the pivot) are dropped.
+    """
+    values = measurement.values[list(roles)]
+    if roles[0] != 0 or roles[1] != 1:
+        keep = (values[0] != 0) & (np.abs(values[0]) >= 0.25 * np.abs(values[1])) & (values[2:] != values[1]).any(axis=0)
+        values = values[:, keep]
+    return np.ascontiguousarray(values)
+
+
+def role_rows(measurement: Measurement, roles: tuple[int, ...]) -> Rows:
+    """Constraints in these roles, in spacings of the target's own lattice."""
+    lattice: Lattice = measurement.lattices[roles[0]].lattice
+    return rows_of(role_values(measurement, roles), lattice)
+
+
+def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Interval fit on a few thousand rows, from `start` or from least squares in spacings."""
+    few = Rows(rows.X[:: max(1, len(rows) // _NEWTON_ROWS)], rows.Y[:: max(1, len(rows) // _NEWTON_ROWS)], rows.slack)
+    if start is None:
+        start = np.linalg.lstsq(few.X, few.Y, rcond=None)[0] if len(few) else np.zeros(rows.X.shape[1])
+    if len(few) < 4 * rows.X.shape[1]:
+        return start
+    try:
+        return interval_fit(few, start)
+    except np.linalg.LinAlgError:
+        return start
+
+
+def best_certificate(rows: Rows, start: NDArray[np.float64]) -> Box | None:
+    """The certificate at the smallest tolerance that is feasible, if one is."""
+    for tolerance in TOLERANCES:
+        # The interval fit leaves no violation where there is a feasible point; a programme need not prove it again.
+        if rows.violation(start, tolerance) > 0.02:
+            continue
+        box = certify(rows, tolerance, start)
+        if box is not None:
+            return box
+    return None
+
+
+def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 0) -> TensorFit:
+    """All fits of one tensor in the families asked for."""
+    solution = least_squares(measurement.moments.gram, measurement.moments.count)
+    sources = len(measurement.lattices) - 1
+    rows = role_rows(measurement, tuple(range(sources + 1)))
+    start = solution.weights
+    if sources < 2:
+        return TensorFit(solution, start, None, {}, 0.0)
+    interval = fit_rows(rows, start)
+    usable = len(rows) >= 50 and measurement.lattice.regular
+    affine = best_certificate(rows, interval) if usable and families != {"slerp"} else None
+    slerp = _slerp_certificates(measurement) if usable and "slerp" in families else {}
+    return TensorFit(solution, interval, affine, slerp, _decoy_explained(rows, seed))
+
+
+def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple[float, float]]:
+    """Certified t for every pair of sources in slerp's own branch (the other one is affine)."""
+    found = {}
+    sources = len(measurement.lattices) - 1
+    lattice = measurement.lattice.lattice
+    fine = lattice.mantissa > 16
+    for first, second in itertools.combinations(range(sources), 2):
+        cosine = measurement.moments.cosine(first, second)
+        if abs(cosine) > LINEAR_BRANCH:
+            continue
+        fit = Slerp(first, second).fit(measurement.moments, tuple(str(i) for i in range(sources)))
+        if fit is None:
+            continue
+        values = measurement.values[[0, first + 1, second + 1]]
+        unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
+        for tolerance in TOLERANCES[:1]:
+            bounds = slerp_interval(values, unit, cosine, fit.parameters["t"], tolerance + (2.0 if fine else 0.0))
+            if bounds is not None:
+                found[first, second] = bounds
+                break
+    return found
+
+
+def _decoy_explained(rows: Rows, seed: int) -> float:
+    """R^2 of least squares on deltas in wrong places: what chance alone explains in this tensor."""
+    if len(rows) < 4 * rows.X.shape[1]:
+        return 0.0
+    order = np.random.default_rng(seed).permutation(len(rows))
+    X = rows.X[order]
+    w = np.linalg.lstsq(X, rows.Y, rcond=None)[0]
+    total = float(rows.Y @ rows.Y)
+    return 1 - float(((X @ w - rows.Y) ** 2).sum()) / total if total > 0 else 0.0

@@ -1,0 +1,103 @@
+"""slerp: s = sin((1-t) theta)/sin(theta) a + sin(t theta)/sin(theta) b, theta the angle of the flattened tensors.
+
+Beyond |cos theta| > 0.9995 the merge programs interpolate linearly: there slerp *is* linear and nothing in the
+weights can tell them apart. (Shoemake 1985; the threshold is that of mergekit 0.1.5.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from reconstruct.hypotheses.base import Fit, misfit
+from reconstruct.statistics.moments import Moments
+from reconstruct.statistics.rounding import Rows, interval_fit
+
+__all__ = ["LINEAR_BRANCH", "Slerp", "slerp_coefficients", "slerp_interval"]
+
+#: |cos| above which slerp falls back to linear interpolation.
+LINEAR_BRANCH = 0.9995
+_STEP = 1e-6
+
+
+def slerp_coefficients(t: float, cosine: float) -> tuple[float, float]:
+    """Coefficients of the two raw tensors at t, for the cosine between them."""
+    if abs(cosine) > LINEAR_BRANCH:
+        return 1 - t, t
+    theta = np.arccos(cosine)
+    return float(np.sin((1 - t) * theta) / np.sin(theta)), float(np.sin(t * theta) / np.sin(theta))
+
+
+class Slerp:
+    """Between two sources, given by position (0 is the pivot)."""
+
+    name = "slerp"
+
+    def __init__(self, first: int = 0, second: int = 1) -> None:
+        self.first, self.second = first, second
+
+    def coefficients(self, t: float, moments: Moments) -> NDArray[np.float64]:
+        """One coefficient per source, float64 [K+1]; they need not sum to one."""
+        result = np.zeros(moments.parents + 1)
+        cosine = moments.cosine(self.first, self.second)
+        result[self.first], result[self.second] = slerp_coefficients(t, cosine)
+        return result
+
+    def fit(self, moments: Moments, names: tuple[str, ...]) -> Fit | None:
+        """t by least squares over [-0.5, 1.5]."""
+        if moments.parents + 1 <= max(self.first, self.second):
+            return None
+        found = minimize_scalar(
+            lambda t: misfit(moments, self.coefficients(float(t), moments)), bounds=(-0.5, 1.5), method="bounded",
+            options={"xatol": 1e-9},
+        )  # fmt: skip
+        t = float(found.x)
+        cosine = moments.cosine(self.first, self.second)
+        notes = ("indistinguishable from linear: |cos| > 0.9995",) if abs(cosine) > LINEAR_BRANCH else ()
+        coefficients = self.coefficients(t, moments)
+        return Fit(
+            self.name, {"t": t}, {}, coefficients, misfit(moments, coefficients),
+            moments.rounding_energy / max(moments.count, 1), notes,
+        )  # fmt: skip
+
+
+def slerp_interval(
+    values: NDArray[np.float32],
+    unit: NDArray[np.float64],
+    cosine: float,
+    start: float,
+    tolerance: float,
+) -> tuple[float, float] | None:
+    """Certified bounds of t: every element of `values` (suspect, a, b: float32 [3, n]) is reproduced within
+    `tolerance` spacings `unit` [n]. None if no t does. Each element gives an interval; they are intersected.
+
+    The coefficients are smooth in t, so the intervals come from the derivative, iterated to where it is exact.
+    """
+    suspect, a, b = values.astype(np.float64)
+    t = start
+    for attempt in range(6):
+        c0, c1 = slerp_coefficients(t, cosine)
+        p0, p1 = slerp_coefficients(t + _STEP, cosine)
+        slope = ((p0 - c0) * a + (p1 - c1) * b) / _STEP / unit
+        gap = (suspect - c0 * a - c1 * b) / unit
+        flat = np.abs(slope) < 1e-9
+        if flat.all():
+            return None
+        if attempt < 4:  # walk to the optimum; the derivative is exact only there
+            thinned = np.flatnonzero(~flat)[:: max(1, len(slope) // 4096)]
+            rows = Rows(slope[thinned, None], gap[thinned], 0.0)
+            move = interval_fit(rows, np.zeros(1), tolerance)
+            t += float(move[0])
+            if not -1 < t < 2 or (attempt and rows.violation(move, tolerance) > 0.02):
+                return None
+            continue
+        if (np.abs(gap[flat]) > tolerance).any():
+            return None
+        s, g = slope[~flat], gap[~flat]
+        ends = np.sort(np.stack([(g - tolerance) / s, (g + tolerance) / s]), axis=0)
+        low, high = t + float(ends[0].max()), t + float(ends[1].min())
+        if low > high + 1e-7:
+            return None
+        t = (low + high) / 2
+    return low, high

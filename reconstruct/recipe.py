@@ -1,0 +1,203 @@
+"""A recipe: one merge family with its parameters for every tensor. Evaluated per tensor, written as mergekit YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from reconstruct.checkpoints.module_names import ModuleName
+from reconstruct.hypotheses.slerp import slerp_coefficients
+from reconstruct.statistics.moments import Moments
+from reconstruct.statistics.simple_numbers import is_simple
+
+__all__ = ["PARTITIONS", "Cell", "Recipe", "partition_key"]
+
+#: How parameters may differ over the model, the simplest first.
+PARTITIONS = ("constant", "filter", "layer", "layer and filter", "tensor")
+
+
+def partition_key(partition: str, name: str, module: ModuleName) -> tuple[str, ...]:
+    """The cell a tensor belongs to. Outside the blocks each part (embedding, head) is a cell of its own."""
+    if partition == "constant":
+        return ()
+    if partition == "tensor":
+        return (name,)
+    if module.layer is None:
+        return (module.layer_label, module.kind)
+    if partition == "filter":
+        return ("blocks", module.group)
+    if partition == "layer":
+        return (module.layer_label,)
+    return (module.layer_label, module.group)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Tensors that share parameters. `parameters`: weights of the non-pivot sources (affine), or (t,) (slerp).
+    `low`, `high`: their bounds; `certified` if linear programmes gave them. `layer` is None outside the blocks.
+    """
+
+    key: tuple[str, ...]
+    layer: int | None
+    group: str
+    parameters: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    certified: bool
+
+    @property
+    def simple(self) -> bool:
+        """Whether all parameters are numbers a person would write."""
+        return all(is_simple(p) for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`sources`: model names, pivot first. `pair`: the two sources of a slerp. `keys`: tensor name -> cell key."""
+
+    hypothesis: str
+    sources: tuple[str, ...]
+    has_base: bool
+    pair: tuple[int, int] | None
+    partition: str
+    cells: tuple[Cell, ...]
+    keys: dict[str, tuple[str, ...]]
+    dtype: str | None = None
+    out_dtype: str | None = None
+    order: tuple[int, ...] | None = None
+
+    def cell(self, tensor: str) -> Cell:
+        """The cell of a tensor; tensors outside every cell take the nearest: same layer, else same group, else any."""
+        key = self.keys.get(tensor, ())
+        by_key = {c.key: c for c in self.cells}
+        if key in by_key:
+            return by_key[key]
+        tests: tuple[Callable[[Cell], bool], ...] = (
+            lambda c: bool(key) and c.key[:1] == key[:1],
+            lambda c: len(key) > 1 and c.group == key[-1],
+        )
+        for test in tests:
+            for cell in self.cells:
+                if test(cell):
+                    return cell
+        return self.cells[0]
+
+    def coefficients(self, tensor: str, moments: Moments) -> NDArray[np.float64]:
+        """One coefficient per source, float64 [K+1], pivot first."""
+        return self.evaluate(self.cell(tensor).parameters, moments)
+
+    def evaluate(self, parameters: tuple[float, ...], moments: Moments) -> NDArray[np.float64]:
+        """Coefficients for given parameters on a tensor with these moments."""
+        if self.pair is None:
+            w = np.array(parameters)
+            pivot = 1 - w.sum()
+            return np.concatenate([[0.0 if abs(pivot) < 1e-9 else pivot], w])
+        result = np.zeros(len(self.sources))
+        first, second = self.pair
+        result[first], result[second] = slerp_coefficients(parameters[0], moments.cosine(first, second))
+        return result
+
+    def with_cells(self, cells: tuple[Cell, ...]) -> Recipe:
+        """The same recipe with other parameters."""
+        return replace(self, cells=cells)
+
+    @property
+    def material(self) -> tuple[int, ...]:
+        """Sources with weight at least 0.005 in some cell."""
+        if self.pair is not None:
+            return self.pair
+        weights = np.array([c.parameters for c in self.cells])
+        shares = np.column_stack([1 - weights.sum(axis=1), weights])
+        return tuple(int(j) for j in np.flatnonzero(np.abs(shares).max(axis=0) >= 0.005))
+
+    def to_mergekit(self) -> dict[str, Any]:
+        """The configuration that mergekit takes. Parents whose weight is 0 everywhere are dropped."""
+        if self.pair is not None:
+            first, second = self.pair
+            models: list[dict[str, Any]] = [{"model": self.sources[first]}, {"model": self.sources[second]}]
+            shared = {"t": self._entries(lambda c: c.parameters[0])}
+            return self._document("slerp", models, base=self.sources[first], shared=shared)
+        delta = self.hypothesis == "task_arithmetic" and self.has_base
+        chosen = [j for j in self.material if not (delta and j == 0)]
+        if self.order:
+            chosen = [j for j in self.order if j in chosen]
+        models = []
+        for j in chosen:
+            models.append({
+                "model": self.sources[j],
+                "parameters": {"weight": self._entries(lambda c, j=j: _share(c, j))},
+            })  # fmt: skip
+        base = self.sources[0] if delta else None
+        return self._document("task_arithmetic" if delta else "linear", models, base=base, shared={})
+
+    def _document(
+        self, method: str, models: list[dict[str, Any]], *, base: str | None, shared: dict[str, Any]
+    ) -> dict[str, Any]:
+        document: dict[str, Any] = {"merge_method": method, "models": models}
+        if base is not None:
+            document["base_model"] = base
+        if shared:
+            document["parameters"] = shared
+        document["dtype"] = self.dtype or "float32"
+        if self.out_dtype and self.out_dtype != document["dtype"]:
+            document["out_dtype"] = self.out_dtype
+        return document
+
+    def to_yaml(self) -> str:
+        """mergekit YAML, as text."""
+        return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
+
+    def _entries(self, value: Callable[[Cell], float]) -> Any:  # noqa: ANN401 - a number, a list, or filters
+        """The value in mergekit's language: a constant, a gradient over layers, or a list of filters with a default.
+
+        mergekit gives weights outside the blocks the first value of a gradient; where that is not theirs, they get
+        a filter. Filters are substrings and the first match wins, so the most special come first.
+        """
+        if self.partition == "constant":
+            return _number(value(self.cells[0]))
+        if self.partition == "tensor":
+            entries = [{"filter": c.key[0], "value": _number(value(c))} for c in self.cells]
+            entries.sort(key=lambda e: -len(str(e["filter"])))
+            return [*entries, {"value": _number(float(np.median([value(c) for c in self.cells])))}]
+        outside = [c for c in self.cells if c.layer is None]
+        groups: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            if cell.layer is not None:
+                groups.setdefault("" if self.partition == "layer" else cell.group, []).append(cell)
+        entries = [{"filter": c.group.split(".")[0], "value": _number(value(c))} for c in outside]
+        for group, cells in groups.items():
+            ordered = sorted(cells, key=lambda c: c.layer or 0)
+            gradient = _shorten([_number(value(c)) for c in ordered])
+            entries.append({"filter": group, "value": gradient} if group else {"value": gradient})
+        if "" not in groups:
+            last = entries[-1]["value"] if entries else 0.0
+            entries.append({"value": last[0] if isinstance(last, list) else last})
+        return entries[0]["value"] if len(entries) == 1 else entries
+
+
+def _share(cell: Cell, source: int) -> float:
+    return 1 - sum(cell.parameters) if source == 0 else cell.parameters[source - 1]
+
+
+def _number(value: float) -> float:
+    """Without the dust of binary arithmetic: 0.43500000000000005 is written 0.435."""
+    return float(f"{value:.12g}")
+
+
+def _shorten(values: list[float]) -> float | list[float]:
+    """A constant where all are equal, else the shortest list whose piecewise linear interpolation gives them."""
+    if len(set(values)) == 1:
+        return values[0]
+    n = len(values)
+    for length in range(2, n):
+        if (n - 1) % (length - 1) == 0:
+            anchors = values[:: (n - 1) // (length - 1)]
+            drawn = np.interp(np.linspace(0, length - 1, n), range(length), anchors)
+            if np.abs(drawn - values).max() < 1e-9:
+                return anchors
+    return values
