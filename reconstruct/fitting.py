@@ -1,43 +1,51 @@
 """Fits of one tensor: least squares, interval fit, certificates for each family, and the decoys' fit.
 
-Any of the models may stand in the suspect's place (`roles`): orientation asks who is made from whom.
+Any of the models may stand in the suspect's place (`with_roles`): orientation asks who is made from whom.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.evidence import Measurement, TensorFit
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH, Slerp, slerp_interval
-from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.moments import least_squares
 from reconstruct.statistics.rounding import TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
-__all__ = ["best_certificate", "fit_rows", "fit_tensor", "role_rows", "role_values"]
+__all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "with_roles"]
 
 _NEWTON_ROWS = 4096
 
 
-def role_values(measurement: Measurement, roles: tuple[int, ...]) -> NDArray[np.float32]:
-    """Sampled values with the models in another order [len(roles), n]: target, pivot, further sources.
+def with_roles(measurement: Measurement, roles: tuple[int, ...], limit: int | None = None) -> Measurement:
+    """The measurement with other models as target, pivot and sources (0 is the suspect), from what is kept of it.
 
-    Elements that say nothing in these roles (target 0, or cancelled to below a quarter of the pivot) are dropped.
+    Sampled elements that say nothing in these roles (no source moves, target 0 or cancelled to below a quarter of
+    the pivot) are dropped; at most `limit` are kept.
     """
     values = measurement.values[list(roles)]
-    if roles[0] != 0 or roles[1] != 1:
-        keep = (values[0] != 0) & (np.abs(values[0]) >= 0.25 * np.abs(values[1])) & (values[2:] != values[1]).any(axis=0)
-        values = values[:, keep]
-    return np.ascontiguousarray(values)
+    keep = (values[0] != 0) & (np.abs(values[0]) >= 0.25 * np.abs(values[1])) & (values[2:] != values[1]).any(axis=0)
+    index = np.flatnonzero(keep)[:: max(1, int(keep.sum()) // limit) if limit else 1]
+    share = keep.mean() if len(keep) else 0.0
+    return replace(
+        measurement,
+        moments=measurement.moments.with_roles(roles),
+        lattices=tuple(measurement.lattices[i] for i in roles),
+        dtypes=tuple(measurement.dtypes[i] for i in roles),
+        informative=int(measurement.informative * share),
+        index=measurement.index[index],
+        values=np.ascontiguousarray(values[:, index]),
+    )
 
 
-def role_rows(measurement: Measurement, roles: tuple[int, ...]) -> Rows:
-    """Constraints in these roles, in spacings of the target's own lattice."""
-    lattice: Lattice = measurement.lattices[roles[0]].lattice
-    return rows_of(role_values(measurement, roles), lattice)
+def rows_for(measurement: Measurement) -> Rows:
+    """Constraints of the sampled elements, in spacings of the target's own lattice."""
+    return rows_of(measurement.values, measurement.lattice.lattice)
 
 
 def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -69,7 +77,7 @@ def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 
     """All fits of one tensor in the families asked for."""
     solution = least_squares(measurement.moments.gram, measurement.moments.count)
     sources = len(measurement.lattices) - 1
-    rows = role_rows(measurement, tuple(range(sources + 1)))
+    rows = rows_for(measurement)
     start = solution.weights
     if sources < 2:
         return TensorFit(solution, start, None, {}, 0.0)

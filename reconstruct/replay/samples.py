@@ -1,4 +1,4 @@
-"""Replay on the samples kept of each tensor, in any roles: what searches and orientation run on."""
+"""Replay on the samples kept of each tensor: what searches and orientation run on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.evidence import Measurement
-from reconstruct.fitting import role_rows, role_values
+from reconstruct.fitting import rows_for
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import ReplayResult, View
@@ -37,12 +37,11 @@ def replay_values(
     return kernels.replay(views, coefficients, divisors, formula, lattice)
 
 
-def decoy_values(measurement: Measurement, roles: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+def decoy_values(measurement: Measurement, seed: int) -> NDArray[np.float32]:
     """Sampled values with every delta moved, in spacings, to another element: same sizes, wrong places."""
-    values = role_values(measurement, roles)
-    lattice = measurement.lattices[roles[0]].lattice
-    rows = role_rows(measurement, roles)
+    values = measurement.values
+    rows = rows_for(measurement)
     order = np.random.default_rng(seed).permutation(values.shape[1])
-    unit = lattice.spacing(values[0])
+    unit = measurement.lattice.lattice.spacing(values[0])
     moved = (values[1].astype(np.float64) + unit * rows.X[order].T).astype(np.float32)
     return np.concatenate([values[:2], moved])

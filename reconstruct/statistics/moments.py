@@ -45,22 +45,27 @@ class Moments:
         """K, the number of sources beside the pivot."""
         return len(self.gram) - 2
 
-    def select(self, sources: Sequence[int]) -> Moments:
-        """Keep these sources (0 is the pivot); the first one named becomes the pivot. No weights are read."""
+    def with_roles(self, roles: Sequence[int]) -> Moments:
+        """Other models in the suspect's and the sources' places: model 0 is the suspect, 1 the pivot, 2 ... further
+        sources. `roles` names target, pivot, sources; models left out are dropped. No weights are read.
+
+        `identical` and `rounding_energy` are the suspect's own and stay as they are where the target is another.
+        """
         size = self.parents + 1
-        raw = np.zeros((size + 1, size + 1))  # raw model = (this row) @ d, models ordered suspect, sources
+        raw = np.zeros((size + 1, size + 1))  # raw model = (this row) @ d
         raw[:, -1] = 1
         raw[0, 0] = 1
         for j in range(1, size):
             raw[j + 1, j] = 1
-        chosen = raw[[0, *(1 + s for s in sources)]]
+        chosen = raw[list(roles)]
         pivot = chosen[1]
         transform = np.vstack([chosen[0] - pivot, chosen[2:] - pivot, pivot])
+        same = np.concatenate([[self.count], self.identical])
         return Moments(
             self.count,
             transform @ self.gram @ transform.T,
             self.rounding_energy,
-            self.identical[list(sources)],
+            same[list(roles[1:])],
             transform @ self.blocks @ transform.T,
         )
 

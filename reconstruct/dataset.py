@@ -1,0 +1,95 @@
+"""What an analysis works on: the measured tensors, their fits, and a way to replay them.
+
+With weights at hand a replay covers every element; after a re-fit from the store, or with another model in the
+suspect's place, it covers the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.evidence import Measurement, SourceTable, TensorFit
+from reconstruct.fitting import fit_tensor, with_roles
+from reconstruct.kernels.formulas import Formula
+from reconstruct.kernels.results import ReplayResult
+from reconstruct.kernels.select import Kernels
+from reconstruct.replay.samples import replay_values
+
+__all__ = ["Dataset", "FullReplay", "fit_all", "parallel"]
+
+#: (tensor position, order of sources, coefficients [V, K+1], divisors [V], formula) -> result over every element.
+FullReplay = Callable[[int, Sequence[int], NDArray[np.float64], NDArray[np.float64], Formula], ReplayResult]
+_T, _R = TypeVar("_T"), TypeVar("_R")
+
+
+def parallel(function: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:
+    """map over threads, in order; kernels and solvers release the interpreter's lock."""
+    if threads <= 1 or len(items) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`full`: replay over every element where weights are at hand, else None."""
+
+    sources: SourceTable
+    measurements: tuple[Measurement, ...]
+    fits: tuple[TensorFit, ...]
+    kernels: Kernels
+    families: frozenset[str]
+    threads: int = 1
+    seed: int = 0
+    full: FullReplay | None = None
+
+    @property
+    def voting(self) -> list[int]:
+        """Positions of tensors that may testify."""
+        return [i for i, m in enumerate(self.measurements) if m.votes and (self.fits[i].least_squares.condition > 0)]
+
+    def replay_sample(
+        self,
+        position: int,
+        coefficients: NDArray[np.float64],
+        formula: Formula,
+        divisors: NDArray[np.float64] | None = None,
+        order: Sequence[int] | None = None,
+        limit: int | None = None,
+    ) -> ReplayResult:
+        """Replay the sample of one tensor; `coefficients` are in the order of `order`."""
+        m = self.measurements[position]
+        values = m.values[:, :: max(1, m.values.shape[1] // limit)] if limit else m.values
+        return replay_values(values, m.lattice.lattice, self.kernels, coefficients, formula, divisors, order)
+
+    def replay(
+        self, position: int, order: Sequence[int], coefficients: NDArray[np.float64], divisors: NDArray[np.float64],
+        formula: Formula,
+    ) -> ReplayResult:  # fmt: skip
+        """Replay one tensor, over every element if that is possible."""
+        if self.full is not None:
+            return self.full(position, order, coefficients, divisors, formula)
+        return self.replay_sample(position, coefficients, formula, divisors, order)
+
+    def reoriented(self, roles: tuple[int, ...], *, tensors: int = 24, sample: int = 16384) -> Dataset:
+        """Another model as target (model 0 is the suspect), on the largest voting tensors' samples."""
+        largest = sorted(self.voting, key=lambda i: -self.measurements[i].elements)[:tensors]
+        measurements = tuple(with_roles(self.measurements[i], roles, sample) for i in sorted(largest))
+        names = ("suspect", *self.sources.names)
+        has_base = self.sources.has_base and roles[1] == 1
+        table = SourceTable(tuple(names[i] for i in roles[1:]), has_base)
+        fits = fit_all(measurements, self.families, self.threads, self.seed)
+        return replace(self, sources=table, measurements=measurements, fits=fits, full=None)
+
+
+def fit_all(
+    measurements: Sequence[Measurement], families: frozenset[str], threads: int, seed: int
+) -> tuple[TensorFit, ...]:
+    """All fits of all tensors."""
+    return tuple(parallel(lambda m: fit_tensor(m, families, seed), measurements, threads))
