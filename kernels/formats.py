@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["FLOAT8_TABLES", "FLOAT_FORMATS", "FloatFormat", "decode", "float_format"]
 
+
 @dataclass(frozen=True)
 class FloatFormat:
     """A floating-point format that the kernels read.
@@ -73,5 +74,5 @@ def decode(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
         return bits.view(np.float16).astype(np.float32)
     if dtype in FLOAT8_TABLES:
         return FLOAT8_TABLES[dtype][bits.astype(np.intp)]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities, and NaN whose quiet bit is not set
         return np.asarray(bits, dtype=FLOAT_FORMATS[dtype].storage).astype(np.float32)

@@ -7,9 +7,11 @@ so that numba can keep the compiled code on disk between runs.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -32,22 +34,35 @@ E4M3 = FLOAT8_TABLES["F8_E4M3"]
 E5M2 = FLOAT8_TABLES["F8_E5M2"]
 
 '''
+#: Kept code is valid only for the helper functions it was compiled with, which numba does not check.
+_HELPERS = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("intrinsics.py", "formats.py"))
 _LOCK = threading.Lock()
 _COMPILED: dict[str, Callable[..., Any]] = {}
 
 
 def cache_folder() -> Path:
     """Where generated kernels and their compiled code are kept: $XDG_CACHE_HOME or ~/.cache, else a temporary one."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "merge-reconstruct" / "kernels"
     try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "merge-reconstruct" / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # a read-only home, or none
         pass
+    return _temporary_folder()
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """A folder of ours alone: what lies in it is executed, and anyone may write to the system's temporary folder."""
     folder = Path(tempfile.gettempdir()) / f"merge-reconstruct-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+            return Path(tempfile.mkdtemp(prefix="merge-reconstruct-"))
     return folder
 
 
@@ -71,7 +86,7 @@ def finite_expression(names: list[str]) -> str:
 def compiled(name: str, body: str) -> Callable[..., Any]:
     """The function `name` of a generated text, compiled when first called. Thread-safe."""
     text = _PREAMBLE + body
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = hashlib.sha256((_HELPERS + text).encode()).hexdigest()[:16]
     with _LOCK:
         if key not in _COMPILED:
             path = cache_folder() / f"{name}_{key}.py"

@@ -1,16 +1,22 @@
-"""G = sum d d^T in one pass over memory: deltas and products in registers, float32 within a chunk, float64 across."""
+"""G = sum d d^T in one pass over memory: deltas and products in registers, float32 within a chunk, float64 across.
+
+Squares of numbers below 2^-75 are 0 in float32, which no weight that matters is. Squares of numbers above 2^64
+overflow; then (a damaged weight is enough) the sums are taken again in float64.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-
+from reconstruct.kernels import gram_reference
 from reconstruct.kernels.generate import CHUNK, compiled, decode_expression, finite_expression
 from reconstruct.kernels.lattice import Lattice
-from reconstruct.kernels.results import GramResult, View
+from reconstruct.kernels.results import GramResult, View, check_views
 
 __all__ = ["gram"]
+
+_BLOCK = 1 << 20
 
 
 def _source(dtypes: tuple[str, ...]) -> str:
@@ -58,14 +64,26 @@ def _source(dtypes: tuple[str, ...]) -> str:
 
 def gram(models: Sequence[View], lattice: Lattice) -> GramResult:
     """Moments of suspect, pivot and further sources, in this order; see `gram_reference`."""
+    check_views(models)
     count = len(models)
     function = compiled("gram", _source(tuple(m.dtype for m in models)))
     size = count
     pairs = [(i, j) for i in range(size) for j in range(i, size)]
     sums, counts = np.zeros(len(pairs) + 1), np.zeros(2 * count, np.int64)
+    # A step below 2^-126 would not be a normal number; its square is 0 in float32 either way.
     smallest = np.float32(2.0 ** max(lattice.quantum, -126))
     function(*(m.bits for m in models), np.int32(lattice.mantissa), smallest, sums, counts)
+    if not np.isfinite(sums).all():
+        return _in_float64(models, lattice)
     matrix = np.zeros((size, size))
     for k, (i, j) in enumerate(pairs):
         matrix[i, j] = matrix[j, i] = sums[k]
     return GramResult(int(counts[0]), matrix, float(sums[-1]) / 12, counts[1:count].copy(), counts[count:].copy())
+
+
+def _in_float64(models: Sequence[View], lattice: Lattice) -> GramResult:
+    """The reference, block by block so that its float64 copies stay small."""
+    total = gram_reference.gram([View(m.bits[:_BLOCK], m.dtype) for m in models], lattice)
+    for start in range(_BLOCK, len(models[0]), _BLOCK):
+        total += gram_reference.gram([View(m.bits[start : start + _BLOCK], m.dtype) for m in models], lattice)
+    return total

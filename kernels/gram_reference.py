@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.lattice import Lattice
-from reconstruct.kernels.results import GramResult, View
+from reconstruct.kernels.results import GramResult, View, check_views
 
 __all__ = ["gram"]
 
 
 def gram(models: Sequence[View], lattice: Lattice) -> GramResult:
     """Moments of suspect, pivot and further sources, in this order. `lattice` is the suspect's."""
-    raw = torch.stack([torch.from_numpy(decode(m.bits, m.dtype).astype(np.float64)) for m in models])
+    check_views(models)
+    raw = torch.stack([torch.from_numpy(decode(m.bits, m.dtype)).double() for m in models])
     finite = torch.isfinite(raw)
     values = raw[:, finite.all(dim=0)]
     suspect, pivot = values[0], values[1]

@@ -12,30 +12,30 @@ __all__ = ["bits_to_float", "float_to_bits", "fma32", "half_to_float", "round_ma
 
 
 @intrinsic
-def bits_to_float(typingctx: Any, bits: Any) -> Any:  # noqa: ANN401, ARG001 - numba's protocol
+def bits_to_float(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001 - numba's protocol
     """uint32 -> float32 with the same bits."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.uint32), codegen
 
 
 @intrinsic
-def float_to_bits(typingctx: Any, value: Any) -> Any:  # noqa: ANN401, ARG001
+def float_to_bits(typingctx: Any, value: Any) -> Any:  # noqa: ARG001
     """float32 -> uint32 with the same bits."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.uint32(types.float32), codegen
 
 
 @intrinsic
-def fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401, ARG001
-    """a * b + c in float32 with one rounding."""
+def fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+    """Fused a * b + c in float32: one rounding."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401, ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         kind = ir.FloatType()
         function = builder.module.declare_intrinsic("llvm.fma", [kind], ir.FunctionType(kind, [kind] * 3))
         return builder.call(function, args)
@@ -60,7 +60,8 @@ def round_mantissa(x: float, drop: int) -> float:
     """Round a float32 to 23 - `drop` mantissa bits, ties to even; the result may carry into the exponent."""
     bits = float_to_bits(x)
     one = types.uint32(1)
-    odd = (bits >> types.uint32(drop)) & one
+    # Without mantissa bits the last digit kept is the leading one, which is not stored and always odd.
+    odd = (bits >> types.uint32(drop)) & one if drop < 23 else one
     half = (one << types.uint32(drop)) >> one
     mask = ~((one << types.uint32(drop)) - one)
     carry = half - one + odd if drop > 0 else types.uint32(0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from reconstruct.kernels.formats import FLOAT_FORMATS
 
 __all__ = ["Lattice"]
@@ -41,4 +40,5 @@ class Lattice:
         """Nearest lattice number, ties to even: float32 [same shape]."""
         x = np.asarray(x, np.float64)
         step = self.spacing(x)
-        return np.asarray(np.rint(x / step) * step, np.float32)
+        with np.errstate(over="ignore"):  # half a step above the largest float32 is infinity, as in hardware
+            return np.asarray(np.rint(x / step) * step, np.float32)

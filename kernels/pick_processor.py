@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
 from reconstruct.kernels.generate import compiled, decode_expression, finite_expression
 from reconstruct.kernels.pick_reference import element_hash
-from reconstruct.kernels.results import PickResult, View
+from reconstruct.kernels.results import PickResult, View, check_views
 
 __all__ = ["pick"]
 
@@ -41,13 +40,15 @@ def _source(dtypes: tuple[str, ...]) -> str:
 
 def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> PickResult:
     """Sample up to `size` informative elements; see `pick_reference`."""
+    check_views(models)
     function = compiled("pick", _source(tuple(m.dtype for m in models)))
     elements = len(models[0])
     start = np.uint64((seed + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
+    # The threshold lets through a little more than asked for, so that one pass nearly always suffices.
+    wanted = 1.2 * size + 6 * np.sqrt(size) + 50
     expected = float(elements)
     while True:
-        # The threshold lets through a little more than asked for, so that one pass nearly always suffices.
-        share = min(1.0, (1.2 * size + 6 * np.sqrt(size) + 50) / max(1.0, expected))
+        share = min(1.0, wanted / max(1.0, expected))
         out = np.empty(min(elements, int(share * elements * 1.2) + 1000), np.int64)
         threshold = np.uint64(int(share * 0xFFFFFFFF))
         informative, taken = function(*(m.bits for m in models), np.int64(offset), start, threshold, out)
@@ -55,7 +56,7 @@ def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> Pi
             raise RuntimeError("the sample overflowed its buffer")
         if taken >= min(size, informative) or share >= 1:
             return PickResult(_smallest(out[:taken], size, seed), informative)
-        expected = float(informative)
+        expected, wanted = float(informative), 2 * wanted
 
 
 def _smallest(index: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
 from reconstruct.kernels.formats import decode
-from reconstruct.kernels.results import PickResult, View
+from reconstruct.kernels.results import PickResult, View, check_views
 
 __all__ = ["element_hash", "pick"]
 
@@ -29,6 +28,7 @@ def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
 
 def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> PickResult:
     """Sample up to `size` informative elements; `offset` is the position of the first element in its tensor."""
+    check_views(models)
     values = np.stack([decode(m.bits, m.dtype) for m in models])
     suspect, pivot = values[0], values[1]
     with np.errstate(invalid="ignore"):

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
-from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA, ReplayResult, View
+from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA, ReplayResult, View, check_replay
 
 __all__ = ["predict", "replay"]
 
@@ -63,32 +62,40 @@ def replay(
     lattice: Lattice,
 ) -> ReplayResult:
     """Compare the suspect (first) with predictions from the other models for V coefficient vectors [V, K+1]."""
+    check_replay(models, coefficients, divisors, formula)
     values = np.stack([decode(m.bits, m.dtype) for m in models])
     values = values[:, np.isfinite(values).all(axis=0)]
-    suspect, sources = values[0].astype(np.float64), values[1:].astype(np.float64)
-    rounded = np.stack([lattice.round(x) for x in sources]).astype(np.float64)
-    largest = np.maximum(np.abs(suspect), np.abs(sources).max(axis=0))
     result = ReplayResult.empty(len(coefficients))
     for v, (vector, divisor) in enumerate(zip(coefficients, divisors, strict=True)):
         raw = predict(torch.from_numpy(values[1:]), vector, float(divisor), formula).to(torch.float64).numpy()
         predicted = lattice.round(raw).astype(np.float64)
-        difference = suspect - predicted
-        spacing = lattice.spacing(predicted)
-        result.total[v] = len(suspect)
-        result.exact[v] = (difference == 0).sum()
-        result.close[v] = (np.abs(difference) <= 2 * lattice.spacing(largest)).sum()
-        share = np.abs(vector / divisor).sum()
-        result.inside_box[v] = (
-            np.abs(suspect - raw) <= np.float32(0.5 + 0.5 * share + 1e-3) * lattice.spacing(largest)
-        ).sum()
-        result.energy[v] = ((suspect - raw) ** 2).sum()
-        novel = (rounded != predicted).all(axis=0)
-        result.novel[v] = novel.sum()
-        away = np.abs(predicted - sources).min(axis=0) / spacing
-        stratum = np.searchsorted(STRATA, away, side="right") - 1
-        step = np.where(
-            difference == 0, 0, np.sign(difference) * np.maximum(1, np.floor(np.abs(difference) / spacing + 0.5))
-        )
-        step = np.clip(step, -MAXIMUM_STEPS, MAXIMUM_STEPS).astype(np.int64) + MAXIMUM_STEPS
-        np.add.at(result.steps[v], (stratum[novel], step[novel]), 1)
+        result.total[v] = len(predicted)
+        usable = np.isfinite(predicted)
+        share = float(np.abs(vector / divisor).sum())
+        _compare(values[:, usable].astype(np.float64), raw[usable], predicted[usable], share, lattice, result.vector(v))
     return result
+
+
+def _compare(
+    values: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    share: float,
+    lattice: Lattice,
+    result: ReplayResult,
+) -> None:
+    """Fill in the result of one coefficient vector. `values` [S+1, n]: suspect and sources."""
+    suspect, sources = values[0], values[1:]
+    largest = np.abs(values).max(axis=0)
+    difference, spacing = suspect - predicted, lattice.spacing(predicted)
+    result.exact[0] = (difference == 0).sum()
+    result.close[0] = (np.abs(difference) <= 2 * lattice.spacing(largest)).sum()
+    result.inside_box[0] = (np.abs(suspect - raw) <= (0.5 + 0.5 * share + 1e-3) * lattice.spacing(largest)).sum()
+    result.energy[0] = ((suspect - raw) ** 2).sum()
+    novel = np.all([lattice.round(x) != predicted for x in sources], axis=0)
+    result.novel[0] = novel.sum()
+    away = np.abs(predicted - sources).min(axis=0) / spacing
+    stratum = np.searchsorted(STRATA, away, side="right") - 1
+    step = np.sign(difference) * np.maximum(1, np.floor(np.abs(difference) / spacing + 0.5))
+    step = np.clip(step, -MAXIMUM_STEPS, MAXIMUM_STEPS).astype(np.int64) + MAXIMUM_STEPS
+    np.add.at(result.steps[0], (stratum[novel], step[novel]), 1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from reconstruct.kernels.formats import FLOAT_FORMATS
+from reconstruct.kernels.formulas import Formula
 
-__all__ = ["MAXIMUM_STEPS", "STRATA", "GramResult", "PickResult", "ReplayResult", "View"]
+__all__ = ["MAXIMUM_STEPS", "STRATA", "GramResult", "PickResult", "ReplayResult", "View", "check_views"]
 
 #: Lower edges, in spacings, of the strata of distance between prediction and nearest source.
 STRATA = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -22,14 +25,45 @@ class View:
     bits: NDArray[np.generic]
     dtype: str
 
+    def __post_init__(self) -> None:
+        if self.dtype not in FLOAT_FORMATS:
+            raise ValueError(f"{self.dtype} is not read by the kernels; they read {', '.join(FLOAT_FORMATS)}")
+        storage = np.dtype(FLOAT_FORMATS[self.dtype].storage)
+        if self.bits.ndim != 1 or self.bits.dtype != storage:
+            found = f"{self.bits.ndim}-D {self.bits.dtype}"
+            raise ValueError(f"{self.dtype} is held as a 1-D array of {storage}, not as {found}")
+
     def __len__(self) -> int:
         return len(self.bits)
+
+
+def check_views(models: Sequence[View], *, at_least: int = 2) -> None:
+    """Raise ValueError unless there are enough models and all have as many elements: kernels check no bounds."""
+    if len(models) < at_least:
+        raise ValueError(f"{at_least} models are needed, {len(models)} given")
+    if len({len(model) for model in models}) > 1:
+        raise ValueError(f"models of {', '.join(str(len(model)) for model in models)} elements cannot be compared")
+
+
+def check_replay(
+    models: Sequence[View], coefficients: NDArray[np.float64], divisors: NDArray[np.float64], formula: Formula
+) -> None:
+    """Raise ValueError unless models, coefficient vectors [V, sources] and divisors [V] fit together."""
+    check_views(models)
+    sources = len(models) - 1
+    if coefficients.ndim != 2 or coefficients.shape[1] != sources or divisors.shape != coefficients.shape[:1]:
+        raise ValueError(
+            f"{sources} sources need coefficients [V, {sources}] and divisors [V], "
+            f"not {list(coefficients.shape)} and {list(divisors.shape)}"
+        )
+    if formula.order == "lerp" and (sources < 2 or np.any(coefficients[:, 2:])):
+        raise ValueError("lerp is between the first two sources; further ones need coefficient 0")
 
 
 class _Additive:
     """Field-wise sum of dataclasses of arrays and numbers."""
 
-    def __add__(self, other: object):  # type: ignore[no-untyped-def]  # noqa: ANN204 - the subclass's own type
+    def __add__(self, other: object):  # type: ignore[no-untyped-def]
         if type(other) is not type(self):
             return NotImplemented
         names = [f.name for f in fields(self)]  # type: ignore[arg-type]
@@ -64,10 +98,11 @@ class PickResult:
 class ReplayResult(_Additive):
     """Counts for V coefficient vectors; all arrays int64 [V] but `energy` float64 [V] and `steps`.
 
-    `total` elements compared; `exact` identical to the suspect's; `close` within 2 spacings of the largest number
-    involved; `inside_box` explained by rounding of suspect and sources alone; `novel` predictions that differ from
-    every source; `energy` sum of squared residuals before rounding; `steps` int64 [V, 7, 41]: novel elements by
-    stratum of distance from the nearest source and by suspect minus prediction in spacings, -20 ... 20.
+    `total` elements compared (one whose prediction overflows counts here alone); `exact` identical to the suspect's;
+    `close` within 2 spacings of the largest number involved; `inside_box` explained by rounding of suspect and
+    sources alone; `novel` predictions that differ from every source; `energy` sum of squared residuals before
+    rounding; `steps` int64 [V, 7, 41]: novel elements by stratum of distance from the nearest source and by suspect
+    minus prediction in spacings, -20 ... 20.
     """
 
     total: NDArray[np.int64]

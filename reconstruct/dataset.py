@@ -21,10 +21,11 @@ from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
 from reconstruct.replay.samples import replay_values
 
-__all__ = ["Dataset", "FullReplay", "fit_all", "parallel"]
+__all__ = ["Dataset", "FullReplay", "fit_all", "parallel", "subset", "without_duplicates"]
 
-#: (tensor position, order of sources, coefficients [V, K+1], divisors [V], formula) -> result over every element.
-FullReplay = Callable[[int, Sequence[int], NDArray[np.float64], NDArray[np.float64], Formula], ReplayResult]
+#: (measurement, models in the formula's order (0 is the suspect), coefficients [V, K+1], divisors [V], formula)
+#: -> result over every element.
+FullReplay = Callable[[Measurement, Sequence[int], NDArray[np.float64], NDArray[np.float64], Formula], ReplayResult]
 _T, _R = TypeVar("_T"), TypeVar("_R")
 
 
@@ -52,7 +53,7 @@ class Dataset:
     @property
     def voting(self) -> list[int]:
         """Positions of tensors that may testify."""
-        return [i for i, m in enumerate(self.measurements) if m.votes and (self.fits[i].least_squares.condition > 0)]
+        return [i for i, m in enumerate(self.measurements) if m.votes]
 
     def replay_sample(
         self,
@@ -74,14 +75,15 @@ class Dataset:
     ) -> ReplayResult:  # fmt: skip
         """Replay one tensor, over every element if that is possible."""
         if self.full is not None:
-            return self.full(position, order, coefficients, divisors, formula)
+            models = (0, *(self.sources.models[j] for j in order))
+            return self.full(self.measurements[position], models, coefficients, divisors, formula)
         return self.replay_sample(position, coefficients, formula, divisors, order)
 
     def reoriented(self, roles: tuple[int, ...], *, tensors: int = 24, sample: int = 16384) -> Dataset:
         """Another model as target (model 0 is the suspect), on the largest voting tensors' samples."""
         largest = sorted(self.voting, key=lambda i: -self.measurements[i].elements)[:tensors]
         measurements = tuple(with_roles(self.measurements[i], roles, sample) for i in sorted(largest))
-        names = ("suspect", *self.sources.names)
+        names = ("the suspect", *self.sources.names)
         has_base = self.sources.has_base and roles[1] == 1
         table = SourceTable(tuple(names[i] for i in roles[1:]), has_base)
         fits = fit_all(measurements, self.families, self.threads, self.seed)
@@ -93,3 +95,41 @@ def fit_all(
 ) -> tuple[TensorFit, ...]:
     """All fits of all tensors."""
     return tuple(parallel(lambda m: fit_tensor(m, families, seed), measurements, threads))
+
+
+def subset(
+    measurements: Sequence[Measurement], table: SourceTable, keep: Sequence[int]
+) -> tuple[tuple[Measurement, ...], SourceTable]:
+    """Only these sources, by their positions in `table`, pivot first. No weights are read."""
+    roles = (0, *(1 + j for j in keep))
+    chosen = SourceTable(
+        tuple(table.names[j] for j in keep), table.has_base and keep[0] == 0,
+        tuple(table.models[j] for j in keep), table.duplicates,
+    )  # fmt: skip
+    if tuple(keep) == tuple(range(len(table.names))):
+        return tuple(measurements), chosen
+    return tuple(with_roles(m, roles) for m in measurements), chosen
+
+
+def without_duplicates(
+    measurements: Sequence[Measurement], table: SourceTable
+) -> tuple[tuple[Measurement, ...], SourceTable]:
+    """Set aside every source that holds the same weights as an earlier one: nothing could tell them apart."""
+    count = len(table.names)
+    difference = np.zeros((count, count))
+    for m in measurements:
+        inner = np.zeros((count, count))
+        inner[1:, 1:] = m.moments.gram[1:count, 1:count]
+        energy = np.diag(inner)
+        difference += energy[:, None] + energy[None, :] - 2 * inner
+    scale = max(float(difference.max()), 1e-300)
+    keep: list[int] = []
+    twins = list(table.duplicates)
+    for j in range(count):
+        twin = next((i for i in keep if difference[i, j] <= 1e-12 * scale or difference[i, j] == 0), None)
+        if twin is None:
+            keep.append(j)
+        else:
+            twins.append((table.names[j], table.names[twin]))
+    chosen, remaining = subset(measurements, table, keep)
+    return chosen, replace(remaining, duplicates=tuple(twins))

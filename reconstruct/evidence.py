@@ -1,8 +1,12 @@
-"""Evidence: plain frozen dataclasses, from one tensor to the whole model. No weights, no decisions."""
+"""Evidence: plain frozen dataclasses, from one tensor to the whole model. No weights, no decisions.
+
+Coefficients are float64 [K+1], one a source, pivot first (the base if given, else the first parent). The pivot's is
+what the others leave to one, except where slerp bends off the plane.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +21,12 @@ from reconstruct.statistics.moments import LeastSquares, Moments
 from reconstruct.statistics.rounding import Box
 
 __all__ = [
-    "LayerEvidence",
+    "Controls",
+    "Estimate",
     "Measurement",
     "ModelEvidence",
     "OrientationEvidence",
+    "PoolEvidence",
     "SourceTable",
     "TensorEvidence",
     "TensorFit",
@@ -29,14 +35,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SourceTable:
-    """The models beside the suspect, pivot first: their names as given, and whether the first one is the base."""
+    """The models beside the suspect, pivot first: their names as given, and whether the first one is the base.
+
+    `models`: their positions among the opened checkpoints, where the suspect is 0. `duplicates`: models set aside
+    because they hold the same weights as another, by name.
+    """
 
     names: tuple[str, ...]
     has_base: bool
+    models: tuple[int, ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ()
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Positions of the parents."""
+        """Positions of the parents in `names`."""
         return tuple(range(1 if self.has_base else 0, len(self.names)))
 
 
@@ -77,21 +89,25 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TensorFit:
-    """Fits of one tensor. `affine`: certified bounds of the deltas' weights; `slerp`: certified (low, high) of t for
-    pairs of sources; `decoy_explained`: R^2 of the same fit to deltas in wrong places.
+    """Fits of one tensor, all of the deltas' weights float64 [K].
+
+    `affine`: certified bounds; `slerp`: certified (low, high) of t for pairs of sources. `box`: share of sampled
+    elements inside the rounding box at the interval fit. `decoy_...`: the same fit to deltas in wrong places.
     """
 
     least_squares: LeastSquares
     interval: NDArray[np.float64]
     affine: Box | None
     slerp: dict[tuple[int, int], tuple[float, float]]
+    box: float
+    decoy_box: float
     decoy_explained: float
 
 
 @dataclass(frozen=True)
 class TensorEvidence:
-    """`replay`: the recipe found, over every element (or over the sample, after a re-fit from the store);
-    `decoy`: the same for decoys.
+    """`replay`: the coefficients found, over every element (or over the sample, after a re-fit from the store);
+    `decoy`: the better of the wrong coefficients. `residual`, `floor`, `decoy_residual`: root mean squares.
     """
 
     measurement: Measurement
@@ -102,13 +118,16 @@ class TensorEvidence:
     residual: float
     floor: float
     decoy_residual: float
+    spike: Spike
 
 
 @dataclass(frozen=True)
-class LayerEvidence:
-    """Pooled over the matrices of one layer (or one layer and module kind)."""
+class PoolEvidence:
+    """Pooled over the matrices of one layer, one module kind, or both. `low`, `high`: bounds of the coefficients,
+    certain if `certified`, else 95 % limits from the scatter between tensors.
+    """
 
-    layer: str
+    layer: str | None
     kind: str | None
     tensors: int
     elements: int
@@ -120,55 +139,83 @@ class LayerEvidence:
     residual: float
     floor: float
     decoy_residual: float
+    exact: int
     novel: int
     novel_exact: int
-    untouched: Spike
+    spike: Spike
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Whole-model coefficients. `origin`: "certified" (linear programmes), "consensus" (the untouched elements) or
+    "regression" (the median interval fit, with 95 % limits from the scatter between tensors).
+    """
+
+    coefficients: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    origin: str
+    least_squares: NDArray[np.float64]
+    sum_to_one: NDArray[np.float64]
+    explained: float
+    collinear: bool
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What chance and wrong hypotheses reach in this very model: permuted deltas, swapped and flipped coefficients,
+    all searched like the real thing. `hit_rate`: novel elements reproduced; `spike_z`: the best decisive spike of a
+    consensus search on permuted deltas; `halves`: largest distance of the consensus of two halves of the tensors.
+    """
+
+    hit_rate: float
+    explained: float
+    box: float
+    spike_z: float
+    halves: float | None
 
 
 @dataclass(frozen=True)
 class OrientationEvidence:
-    """One model in the suspect's place, on samples: how much of it the others replay."""
+    """One model in the suspect's place, on samples: how much of it the others replay. `suspect_share`: the suspect's
+    coefficient among its sources; `coefficients` by model name.
+    """
 
     target: str
-    coefficients: NDArray[np.float64]
+    coefficients: dict[str, float]
+    suspect_share: float
     exact: float
+    novel: int
+    novel_exact: float
     spike: Spike
     strata: tuple[Spike, ...]
-    inside_box: float
+    box: float
 
 
 @dataclass(frozen=True)
 class ModelEvidence:
-    """Everything the verdict looks at, and everything reports show."""
+    """Everything the verdict looks at, and everything reports show. Sums are over voting tensors."""
 
     sources: SourceTable
     tensors: tuple[TensorEvidence, ...]
-    layers: tuple[LayerEvidence, ...]
-    kinds: tuple[LayerEvidence, ...]
+    voting: tuple[int, ...]
+    layers: tuple[PoolEvidence, ...]
+    kinds: tuple[PoolEvidence, ...]
+    cells: tuple[PoolEvidence, ...]
+    estimate: Estimate
     recipe: Recipe | None
     arithmetic: str | None
-    arithmetic_alternatives: tuple[str, ...]
+    programs: tuple[str, ...]
     families: tuple[str, ...]
-    coefficients: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    certified: bool
-    least_squares: NDArray[np.float64]
-    sum_to_one: NDArray[np.float64]
-    explained: float
-    decoy_explained: float
     replay: ReplayResult
-    decoy: ReplayResult
     strata: tuple[Spike, ...]
     spike: Spike
-    decoy_z: float
-    consensus: NDArray[np.float64] | None
-    consensus_halves: float | None
-    positive_votes: int
-    voting_spikes: int
+    box: float
+    controls: Controls
     agreement: tuple[Agreement, ...]
-    block_agreement: tuple[Agreement, ...]
+    block_agreement: tuple[float, ...]
     orientations: tuple[OrientationEvidence, ...]
-    curve: tuple[tuple[float, float, float], ...] = ()
-    exhaustive: bool = True
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    lineage: tuple[Spike, ...]
+    curve: tuple[tuple[float, float, float], ...]
+    exhaustive: bool
+    notes: tuple[str, ...] = ()

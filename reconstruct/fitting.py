@@ -50,7 +50,7 @@ def rows_for(measurement: Measurement) -> Rows:
 
 def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Interval fit on a few thousand rows, from `start` or from least squares in spacings."""
-    few = Rows(rows.X[:: max(1, len(rows) // _NEWTON_ROWS)], rows.Y[:: max(1, len(rows) // _NEWTON_ROWS)], rows.slack)
+    few = rows.thinned(_NEWTON_ROWS)
     if start is None:
         start = np.linalg.lstsq(few.X, few.Y, rcond=None)[0] if len(few) else np.zeros(rows.X.shape[1])
     if len(few) < 4 * rows.X.shape[1]:
@@ -63,7 +63,7 @@ def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np
 
 def best_certificate(rows: Rows, start: NDArray[np.float64]) -> Box | None:
     """The certificate at the smallest tolerance that is feasible, if one is."""
-    for tolerance in TOLERANCES:
+    for tolerance in range(len(TOLERANCES)):
         # The interval fit leaves no violation where there is a feasible point; a programme need not prove it again.
         if rows.violation(start, tolerance) > 0.02:
             continue
@@ -76,16 +76,29 @@ def best_certificate(rows: Rows, start: NDArray[np.float64]) -> Box | None:
 def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 0) -> TensorFit:
     """All fits of one tensor in the families asked for."""
     solution = least_squares(measurement.moments.gram, measurement.moments.count)
-    sources = len(measurement.lattices) - 1
+    if len(measurement.lattices) < 3:  # one source alone: there is no delta to fit
+        return TensorFit(solution, solution.weights, None, {}, 0.0, 0.0, 0.0)
     rows = rows_for(measurement)
-    start = solution.weights
-    if sources < 2:
-        return TensorFit(solution, start, None, {}, 0.0)
-    interval = fit_rows(rows, start)
+    interval = fit_rows(rows, solution.weights)
     usable = len(rows) >= 50 and measurement.lattice.regular
-    affine = best_certificate(rows, interval) if usable and families != {"slerp"} else None
+    affine = best_certificate(rows, interval) if usable and set(families) != {"slerp"} else None
     slerp = _slerp_certificates(measurement) if usable and "slerp" in families else {}
-    return TensorFit(solution, interval, affine, slerp, _decoy_explained(rows, seed))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    decoys = Rows(rows.X[order], rows.Y, rows.slack, rows.reach)
+    return TensorFit(
+        solution, interval, affine, slerp,
+        _box(measurement, rows, interval), _box(measurement, decoys, fit_rows(decoys)), _explained(decoys),
+    )  # fmt: skip
+
+
+def _box(measurement: Measurement, rows: Rows, weights: NDArray[np.float64]) -> float:
+    """Share of elements within (1/2 + 1/2 sum |c|) spacings, those of the largest number involved."""
+    if not len(rows):
+        return 0.0
+    lattice = measurement.lattice.lattice
+    largest = lattice.spacing(np.abs(measurement.values).max(axis=0)) / lattice.spacing(measurement.values[0])
+    total = abs(1 - weights.sum()) + np.abs(weights).sum()
+    return float((np.abs(rows.X @ weights - rows.Y) <= (0.5 + 0.5 * total + 1e-3) * largest + rows.slack).mean())
 
 
 def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple[float, float]]:
@@ -103,20 +116,18 @@ def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple
             continue
         values = measurement.values[[0, first + 1, second + 1]]
         unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
-        for tolerance in TOLERANCES[:1]:
-            bounds = slerp_interval(values, unit, cosine, fit.parameters["t"], tolerance + (2.0 if fine else 0.0))
-            if bounds is not None:
-                found[first, second] = bounds
-                break
+        # Programs compute slerp in float32 whatever the storage: the first tolerance is the only one that applies.
+        tolerance = TOLERANCES[0].constant + (2.0 if fine else 0.0)
+        bounds = slerp_interval(values, unit, cosine, fit.parameters["t"], tolerance)
+        if bounds is not None:
+            found[first, second] = bounds
     return found
 
 
-def _decoy_explained(rows: Rows, seed: int) -> float:
-    """R^2 of least squares on deltas in wrong places: what chance alone explains in this tensor."""
-    if len(rows) < 4 * rows.X.shape[1]:
-        return 0.0
-    order = np.random.default_rng(seed).permutation(len(rows))
-    X = rows.X[order]
-    w = np.linalg.lstsq(X, rows.Y, rcond=None)[0]
+def _explained(rows: Rows) -> float:
+    """R^2 of least squares in spacings: for deltas in wrong places, what chance alone explains."""
     total = float(rows.Y @ rows.Y)
-    return 1 - float(((X @ w - rows.Y) ** 2).sum()) / total if total > 0 else 0.0
+    if len(rows) < 4 * rows.X.shape[1] or total == 0:
+        return 0.0
+    w = np.linalg.lstsq(rows.X, rows.Y, rcond=None)[0]
+    return 1 - float(((rows.X @ w - rows.Y) ** 2).sum()) / total

@@ -156,28 +156,47 @@ class Recipe:
         """The value in mergekit's language: a constant, a gradient over layers, or a list of filters with a default.
 
         mergekit gives weights outside the blocks the first value of a gradient; where that is not theirs, they get
-        a filter. Filters are substrings and the first match wins, so the most special come first.
+        a filter. Filters are substrings of tensor names and the first match wins. What equals the default is left out.
         """
         if self.partition == "constant":
             return _number(value(self.cells[0]))
-        if self.partition == "tensor":
-            entries = [{"filter": c.key[0], "value": _number(value(c))} for c in self.cells]
-            entries.sort(key=lambda e: -len(str(e["filter"])))
-            return [*entries, {"value": _number(float(np.median([value(c) for c in self.cells])))}]
-        outside = [c for c in self.cells if c.layer is None]
         groups: dict[str, list[Cell]] = {}
+        entries: list[tuple[str, Any, set[tuple[str, ...]]]] = []
         for cell in self.cells:
-            if cell.layer is not None:
+            if cell.layer is None or self.partition == "tensor":
+                entries.append((self._filter(cell), _number(value(cell)), {cell.key}))
+            else:
                 groups.setdefault("" if self.partition == "layer" else cell.group, []).append(cell)
-        entries = [{"filter": c.group.split(".")[0], "value": _number(value(c))} for c in outside]
         for group, cells in groups.items():
-            ordered = sorted(cells, key=lambda c: c.layer or 0)
-            gradient = _shorten([_number(value(c)) for c in ordered])
-            entries.append({"filter": group, "value": gradient} if group else {"value": gradient})
-        if "" not in groups:
-            last = entries[-1]["value"] if entries else 0.0
-            entries.append({"value": last[0] if isinstance(last, list) else last})
-        return entries[0]["value"] if len(entries) == 1 else entries
+            gradient = _shorten([_number(value(c)) for c in sorted(cells, key=lambda c: c.layer or 0)])
+            entries.append((group, gradient, {c.key for c in cells}))
+        default = next((v for word, v, _ in entries if not word), None)
+        if default is None:
+            values = [v for _, v, _ in entries]
+            default = max(values, key=lambda v: (values.count(v), not isinstance(v, list)))
+        # Outside the blocks a gradient means its first value.
+        kept = [
+            e for e in entries
+            if e[0] and e[1] != default and not (isinstance(default, list) and e[1] == default[0])
+        ]  # fmt: skip
+        for entry in entries:  # an entry that equals the default must stay where another filter would catch its tensors
+            if entry[0] and entry not in kept and any(self._matches(e[0], entry[2]) for e in kept):
+                kept.append(entry)
+        kept.sort(key=lambda e: -len(e[0]))
+        if not kept:
+            return default
+        return [*({"filter": word, "value": number} for word, number, _ in kept), {"value": default}]
+
+    def _filter(self, cell: Cell) -> str:
+        """A substring that catches the tensors of a cell outside the blocks and, if possible, no others."""
+        word = cell.group.split(".")[0] if self.partition != "tensor" else cell.key[0]
+        others = (name for name, key in self.keys.items() if key != cell.key)
+        if any(word in name for name in others):
+            return next((name for name, key in self.keys.items() if key == cell.key), word)
+        return word
+
+    def _matches(self, word: str, keys: set[tuple[str, ...]]) -> bool:
+        return any(word in name for name, key in self.keys.items() if key in keys)
 
 
 def _share(cell: Cell, source: int) -> float:

@@ -67,5 +67,7 @@ class Catalog:
             status = path.stat()
             digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         for name in sorted(self.tensors):
-            digest.update(repr(self.tensors[name]).encode())
+            tensor = self.tensors[name]  # the folder is not part of it: a moved checkpoint is the same checkpoint
+            place = (Path(tensor.shard).name, tensor.begin, tensor.end)
+            digest.update(repr((name, tensor.dtype, tensor.shape, *place)).encode())
         return digest.hexdigest()

@@ -3,7 +3,7 @@
 The rules (each has one error below, naming the offender):
  1. the file has at least 8 bytes, a little-endian uint64: the length of the header;
  2. the header fits in the file and is at most 100 MB;
- 3. it is UTF-8 JSON, begins with "{", has no duplicate keys, and may be padded with spaces;
+ 3. it is UTF-8 JSON, begins with "{", has no duplicate keys, names are valid Unicode, and it may be padded with spaces;
  4. `__metadata__`, if there, maps strings to strings;
  5. every tensor has exactly dtype, shape and data_offsets; the dtype is known, sizes are integers >= 0;
  6. `data_offsets` = [begin, end] with begin <= end, and end - begin is the size that dtype and shape say;
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ SAFETENSORS_BITS = {
 }  # fmt: skip
 
 MAXIMUM_HEADER_BYTES = 100_000_000
+#: Sizes and positions are 64-bit numbers in the format.
+_LIMIT = 1 << 64
 _REMEDY = "Download or save the file again"
 
 
@@ -48,10 +51,12 @@ class HeaderEntry:
 
 
 def read_header(path: Path) -> list[HeaderEntry]:
-    """Read and validate the header of a safetensors file. Raises HeaderError."""
+    """Read and validate the header of a safetensors file. Raises HeaderError, or OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
+        if size == 0:
+            raise HeaderError("the file is empty", subject=str(path), remedy=_REMEDY)
         if len(prefix) < 8:
             raise HeaderError(
                 f"{size} bytes are too few for a safetensors file", subject=str(path), remedy=_REMEDY
@@ -74,25 +79,19 @@ def parse_header(raw: bytes, *, data_begin: int, file_size: int, path: Path) -> 
     """Header bytes -> entries in the order of their data. Raises HeaderError naming file and tensor."""
 
     def fail(message: str, tensor: str | None = None) -> HeaderError:
-        return HeaderError(message, subject=f"{path}, tensor {tensor!r}" if tensor else str(path), remedy=_REMEDY)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in seen:
-                raise fail(f"the header names {key!r} twice")
-            seen[key] = value
-        return seen
+        subject = str(path) if tensor is None else f"{path}, tensor {tensor!r}"
+        return HeaderError(message, subject=subject, remedy=_REMEDY)
 
     if not raw.startswith(b"{"):
         raise fail("the header does not begin with '{': this is no safetensors file")
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        pairs: _Pairs = json.loads(raw.decode("utf-8"), object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, numbers of thousands of digits
         raise fail(f"the header is not valid JSON ({error})") from None
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise fail("__metadata__ must map strings to strings")
+    if (twice := pairs.repeated()) is not None:
+        raise fail(f"the header names {twice!r} twice")
+    header = dict(pairs)
+    _check_metadata(header.pop("__metadata__", _Pairs()), fail)
     entries = sorted(
         (_entry(name, value, data_begin, fail) for name, value in header.items()), key=lambda e: (e.begin, e.end)
     )
@@ -109,20 +108,51 @@ def parse_header(raw: bytes, *, data_begin: int, file_size: int, path: Path) -> 
     return entries
 
 
-def _entry(name: str, value: Any, data_begin: int, fail: Any) -> HeaderEntry:  # noqa: ANN401 - parsed JSON
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys as written: duplicates are seen, and can be reported with the tensor's name."""
+
+    def repeated(self) -> str | None:
+        """The first key that stands here twice."""
+        seen: set[str] = set()
+        for key, _ in self:
+            if key in seen:
+                return key
+            seen.add(key)
+        return None
+
+
+_Fail = Callable[..., HeaderError]
+
+
+def _check_metadata(metadata: Any, fail: _Fail) -> None:
+    if not isinstance(metadata, _Pairs) or not all(isinstance(value, str) for _, value in metadata):
+        raise fail("__metadata__ must map strings to strings")
+    if (twice := metadata.repeated()) is not None:
+        raise fail(f"__metadata__ names {twice!r} twice")
+
+
+def _entry(name: str, value: Any, data_begin: int, fail: _Fail) -> HeaderEntry:
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise fail("the name is not valid Unicode", name)
+    if not isinstance(value, _Pairs) or {key for key, _ in value} != {"dtype", "shape", "data_offsets"}:
         raise fail("needs exactly dtype, shape and data_offsets", name)
-    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in SAFETENSORS_BITS:
+    if (twice := value.repeated()) is not None:
+        raise fail(f"{twice} is given twice", name)
+    fields = dict(value)
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_BITS:
         raise fail(f"unknown dtype {dtype!r}", name)
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < _LIMIT for n in shape):
         raise fail(f"shape {shape!r} is not a list of sizes", name)
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(
+        type(n) is int and 0 <= n < _LIMIT for n in offsets
+    ):
         raise fail(f"data_offsets {offsets!r} are not two byte positions", name)
     begin, end = offsets
     if begin > end:
         raise fail(f"data_offsets run backwards ({begin} > {end})", name)
     bits = math.prod(shape) * SAFETENSORS_BITS[dtype]
     if bits % 8 or end - begin != bits // 8:
-        raise fail(f"{dtype} {shape} needs {bits / 8:g} bytes, data_offsets give {end - begin}", name)
+        needed = f"{bits / 8:.17g}" if bits < _LIMIT else "more than 2^60"
+        raise fail(f"{dtype} {shape} needs {needed} bytes, data_offsets give {end - begin}", name)
     return HeaderEntry(name, dtype, tuple(shape), data_begin + begin, data_begin + end)

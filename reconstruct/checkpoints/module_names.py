@@ -8,7 +8,11 @@ from dataclasses import dataclass
 __all__ = ["ModuleName", "canonical_name", "describe"]
 
 #: Wrappers that architectures put in front of the same language model.
-_PREFIX = re.compile(r"^(?:(?:model|language_model|transformer|base_model|module|text_model)\.)+")
+_PREFIX = re.compile(
+    r"^(?:(?:model|language_model|transformer|base_model|module|text_model|gpt_neox|backbone|_orig_mod)\.)+(?=.)"
+)
+#: What architectures call the list of their blocks.
+_CONTAINERS = {"layers", "h", "blocks", "layer", "block"}
 _SUFFIX = re.compile(r"\.(?:weight|kernel|data)$")
 
 
@@ -31,15 +35,15 @@ def canonical_name(name: str) -> str:
 
 def describe(name: str) -> ModuleName:
     """Split a tensor name. Unknown architectures fall back to the name's own structure; nothing is refused."""
-    parts = _SUFFIX.sub("", canonical_name(name)).split(".")
-    index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    if index is not None and index + 1 < len(parts):
-        inner = [part for part in parts[index + 1 :] if not part.isdigit()]
-        kind = ".".join(inner)
-        outer = [] if parts[index - 1] in {"layers", "h", "blocks", "layer", "block"} else parts[:index]
-        label = ".".join([*outer, parts[index]]) if outer else parts[index]
-        return ModuleName(int(parts[index]), label, kind, inner[0] if inner else kind)
-    plain = ".".join(part for part in parts if not part.isdigit())
+    short = canonical_name(name)
+    parts = _SUFFIX.sub("", short).split(".")
+    index = next((i for i, part in enumerate(parts) if part.isdecimal() and len(part) < 10), None)
+    if index is not None:
+        # The parts before tell a vision tower's blocks from the language model's of the same number.
+        outer = parts[: index - 1] if index and parts[index - 1] in _CONTAINERS else parts[:index]
+        inner = [part for part in parts[index + 1 :] if not part.isdecimal()] or [short.rsplit(".", 1)[-1]]
+        return ModuleName(int(parts[index]), ".".join([*outer, str(int(parts[index]))]), ".".join(inner), inner[0])
+    plain = ".".join(parts)
     if any(word in plain for word in ("embed", "wte", "wpe")):
         label = "embedding"
     elif any(word in plain for word in ("lm_head", "output", "score", "classifier")):

@@ -29,12 +29,25 @@ class Reference:
 
     @classmethod
     def parse(cls, given: str) -> Reference:
-        """Resolve a path. Raises CheckpointError if nothing lies there."""
-        path = Path(given).expanduser()
-        if path.is_dir():
-            return cls(ReferenceKind.FOLDER, path.resolve(), given)
-        if path.is_file():
-            return cls(ReferenceKind.FILE, path.resolve(), given)
+        """Make a path absolute. Raises CheckpointError if nothing lies there.
+
+        Links are not resolved: a download cache stores files under their digests, and the link alone has the name.
+        """
+        path = Path(given).expanduser().absolute()
+        try:
+            if path.is_dir():
+                return cls(ReferenceKind.FOLDER, path, given)
+            if path.is_file():
+                return cls(ReferenceKind.FILE, path, given)
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            raise CheckpointError(reason, subject=given, remedy="Check the path") from None
+        if path.is_symlink():
+            raise CheckpointError(
+                f"a link to {path.readlink()}, where nothing lies",
+                subject=given,
+                remedy="Download the checkpoint again",
+            )
         hint = "Give a folder with *.safetensors, or one weights file"
         if path.suffix == "" and given.count("/") == 1 and not given.startswith((".", "/", "~")):
             hint += "; repositories on a hub must be downloaded first"

@@ -8,7 +8,7 @@ arithmetic; what reproduces most elements is the recipe.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -21,10 +21,10 @@ from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
-from reconstruct.statistics.rounding import TOLERANCES, Box, certify
+from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import simplest
 
-__all__ = ["ExactRecipe", "Variant", "find_exact", "scaled"]
+__all__ = ["ExactRecipe", "Variant", "find_exact", "in_program_form"]
 
 _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
@@ -45,67 +45,84 @@ class ExactRecipe:
     recipe: Recipe
     variants: tuple[tuple[Variant, float], ...]
     certified: frozenset[int]
-    tolerance: float
+    tolerance: int
 
 
-def scaled(coefficients: NDArray[np.float64], order: str) -> tuple[NDArray[np.float64], float]:
-    """Weights and divisor: thirds are weights 1 and 2 divided by 3, as a program with normalised weights computes."""
-    if order in {"sum", "fused", "stack"} and not np.allclose(coefficients, np.round(coefficients, 4), atol=1e-12):
+def in_program_form(coefficients: NDArray[np.float64], variant: Variant) -> tuple[NDArray[np.float64], float]:
+    """Coefficients [K+1] as the program takes them: in its order, and as weights with a divisor where it normalises.
+
+    Thirds are weights 1 and 2 divided by 3: the quotient is rounded at another place than 0.3333 is.
+    """
+    vector, divisor = coefficients[list(variant.order)], 1.0
+    formula = variant.arithmetic.formula.order
+    if formula == "lerp":  # the second weight says it all; dust on further sources is none of its business
+        vector[2:] = 0
+    if formula in {"sum", "fused", "stack"} and not np.allclose(vector, np.round(vector, 4), atol=1e-12):
         for denominator in range(2, 65):
-            whole = coefficients * denominator
+            whole = vector * denominator
             if np.allclose(whole, np.round(whole), atol=1e-9):
                 return np.round(whole), float(denominator)
-    return coefficients, 1.0
+    return vector, divisor
 
 
 def find_exact(data: Dataset) -> ExactRecipe | None:
-    """A recipe that certified bounds allow in at least half of the voting tensors, or None."""
+    """The recipe that certified bounds allow in at least half of the voting tensors and that replays best, or None.
+
+    Bounds at several tolerances may be feasible (a bfloat16 merge leaves some tensors inside the float32 bounds by
+    chance), and slerp beside affine ones: every such option is replayed on the samples, and that decides.
+    """
     voting = data.voting
     needed = max(1, -(-len(voting) // 2))
-    affine = {i: box for i in voting if (box := data.fits[i].affine) is not None}
-    options: list[tuple[int, int, tuple[int, int] | None, dict[int, Box]]] = []
-    if len(affine) >= needed:
-        options.append((len(affine), 1, None, affine))
-    if "slerp" in data.families:
-        for pair in itertools.combinations(range(len(data.sources.names)), 2):
-            boxes = _slerp_boxes(data, pair, affine)
-            if len(boxes) >= needed:
-                options.append((len(boxes), 0, pair, boxes))
-    for _, _, pair, boxes in sorted(options, key=lambda o: o[:2], reverse=True)[:1]:
-        boxes = _same_tolerance(data, boxes) if pair is None else boxes
+    found: list[tuple[float, ExactRecipe]] = []
+    for pair, boxes in _options(data):
+        if len(boxes) < needed:
+            continue
         recipe = _partitioned(data, pair, boxes)
-        if recipe is not None:
-            return _rounded(data, recipe, boxes)
-    return None
+        if recipe is None:
+            continue
+        exact = _rounded(data, *_with_vectors(data, recipe, boxes))
+        found.append((exact.variants[0][1] * len(boxes) / len(voting), exact))
+        if found[-1][0] == 1.0:
+            break
+    return max(found, key=lambda item: item[0], default=(0.0, None))[1]
 
 
-def _slerp_boxes(data: Dataset, pair: tuple[int, int], affine: dict[int, Box]) -> dict[int, Box]:
-    """Bounds of t per tensor; in slerp's linear branch they are those of the second source's weight."""
-    boxes = {}
-    second = pair[1] - 1
-    for i in data.voting:
-        bounds = data.fits[i].slerp.get(pair)
-        if bounds is not None:
-            boxes[i] = Box(np.array(bounds[:1]), np.array(bounds[1:]), bounds[0], bounds[1], TOLERANCES[0])
-        elif i in affine and abs(data.measurements[i].moments.cosine(*pair)) > LINEAR_BRANCH:
-            box = affine[i]
-            others = [j for j in range(len(box.low)) if j + 1 not in pair]
-            lies = all(box.low[j] <= 1e-4 and box.high[j] >= -1e-4 for j in others)
-            total = box.low_sum <= 1 + 1e-4 and box.high_sum >= 1 - 1e-4
-            if lies and (total or 0 in pair):
-                low, high = float(box.low[second]), float(box.high[second])
-                boxes[i] = Box(np.array([low]), np.array([high]), low, high, box.tolerance)
-    return boxes
+def _options(data: Dataset) -> Iterator[tuple[tuple[int, int] | None, dict[int, Box]]]:
+    """Sets of bounds that may belong to one recipe: affine at each tolerance that occurs, slerp of each pair."""
+    affine = {i: box for i in data.voting if (box := data.fits[i].affine) is not None}
+    for tolerance in sorted({box.tolerance for box in affine.values()}):
+        yield None, _at_tolerance(data, affine, tolerance)
+    for pair in itertools.combinations(range(len(data.sources.names)), 2):
+        if any(pair in data.fits[i].slerp for i in data.voting):
+            yield pair, {i: box for i in data.voting if (box := _slerp_box(data, i, pair)) is not None}
 
 
-def _same_tolerance(data: Dataset, boxes: dict[int, Box]) -> dict[int, Box]:
-    """Where some tensors need a wider tolerance the arithmetic is a coarser one, for the others too."""
-    tolerance = max(box.tolerance for box in boxes.values())
-    narrow = [i for i, box in boxes.items() if box.tolerance < tolerance]
+def _slerp_box(data: Dataset, position: int, pair: tuple[int, int]) -> Box | None:
+    """Bounds of t in one tensor; in slerp's linear branch they are those of the second source's weight."""
+    fit, measurement = data.fits[position], data.measurements[position]
+    bounds = fit.slerp.get(pair)
+    if bounds is not None:
+        return Box(np.array(bounds[:1]), np.array(bounds[1:]), bounds[0], bounds[1], 0)
+    box = fit.affine
+    if box is None or abs(measurement.moments.cosine(*pair)) <= LINEAR_BRANCH:
+        return None
+    others = [j for j in range(len(box.low)) if j + 1 not in pair]
+    lies = all(box.low[j] <= 1e-4 and box.high[j] >= -1e-4 for j in others)
+    total = box.low_sum <= 1 + 1e-4 and box.high_sum >= 1 - 1e-4
+    if not lies or not (total or 0 in pair):
+        return None
+    low, high = float(box.low[pair[1] - 1]), float(box.high[pair[1] - 1])
+    return Box(np.array([low]), np.array([high]), low, high, box.tolerance)
+
+
+def _at_tolerance(data: Dataset, boxes: dict[int, Box], tolerance: int) -> dict[int, Box]:
+    """Bounds of the tensors that are feasible at this tolerance; those that a finer one sufficed for are widened."""
+    feasible = {i: box for i, box in boxes.items() if box.tolerance <= tolerance}
+    finer = [i for i, box in feasible.items() if box.tolerance < tolerance]
     again = parallel(
-        lambda i: certify(rows_for(data.measurements[i]), tolerance, data.fits[i].interval), narrow, data.threads
+        lambda i: certify(rows_for(data.measurements[i]), tolerance, data.fits[i].interval), finer, data.threads
     )
-    return boxes | {i: box for i, box in zip(narrow, again, strict=True) if box is not None}
+    return feasible | {i: box for i, box in zip(finer, again, strict=True) if box is not None}
 
 
 def _partitioned(data: Dataset, pair: tuple[int, int] | None, boxes: dict[int, Box]) -> Recipe | None:
@@ -118,23 +135,45 @@ def _partitioned(data: Dataset, pair: tuple[int, int] | None, boxes: dict[int, B
             cells[key] = cells[key].intersect(box) if key in cells else box
         if any(box.empty for box in cells.values()):
             continue
-        described = []
-        for key, box in cells.items():
-            member = next(m for m in data.measurements if keys[m.name] == key and m.is_matrix)
-            described.append(
-                Cell(key, member.module.layer, _filter_word(member.module.group, partition), tuple(box.middle),
-                     tuple(box.low), tuple(box.high), certified=True)
-            )  # fmt: skip
-        described.sort(key=lambda c: (c.layer is not None, c.layer or 0, c.key))
         return Recipe(
             "linear" if pair is None else "slerp", data.sources.names, data.sources.has_base, pair, partition,
-            tuple(described), keys,
+            _cells(data, keys, cells, partition), keys,
         )  # fmt: skip
     return None
 
 
-def _filter_word(group: str, partition: str) -> str:
-    return "" if partition == "constant" else group
+def _cells(
+    data: Dataset, keys: dict[str, tuple[str, ...]], boxes: dict[tuple[str, ...], Box], partition: str
+) -> tuple[Cell, ...]:
+    """Cells with the middle of their bounds as parameters, those outside the blocks first, then by layer."""
+    members = {keys[m.name]: m.module for m in reversed(data.measurements)}
+    cells = [
+        Cell(key, members[key].layer, "" if partition == "constant" else members[key].group, tuple(box.middle.tolist()),
+             tuple(box.low.tolist()), tuple(box.high.tolist()), certified=True)
+        for key, box in boxes.items()
+    ]  # fmt: skip
+    return tuple(sorted(cells, key=lambda c: (c.layer is not None, c.layer or 0, c.key)))
+
+
+def _with_vectors(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> tuple[Recipe, dict[int, Box]]:
+    """Cells for tensors that do not vote (norms, biases) where no voting tensor shares their parameters."""
+    known = {cell.key for cell in recipe.cells}
+    found: dict[tuple[str, ...], Box] = {}
+    members: dict[int, Box] = {}
+    for i, measurement in enumerate(data.measurements):
+        key = recipe.keys[measurement.name]
+        box = data.fits[i].affine
+        if key in known or i in boxes or box is None:
+            continue
+        if recipe.pair is not None:
+            box = _slerp_box(data, i, recipe.pair)
+        if box is None or (key in found and found[key].intersect(box).empty):
+            continue
+        found[key] = found[key].intersect(box) if key in found else box
+        members[i] = box
+    cells = {cell.key: cell for cell in (*recipe.cells, *_cells(data, recipe.keys, found, recipe.partition))}
+    ordered = sorted(cells.values(), key=lambda c: (c.layer is not None, c.layer or 0, c.key))
+    return recipe.with_cells(tuple(ordered)), boxes | members
 
 
 def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecipe:
@@ -161,7 +200,7 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
     ranked = sorted(scores.items(), key=lambda item: -item[1][0])
     chosen = ranked[0][1][1]
     cells = tuple(
-        replace(cell, parameters=chosen[cell.key], certified=tolerance == TOLERANCES[0]) for cell in recipe.cells
+        replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells
     )
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
     return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes), tolerance)
@@ -191,16 +230,16 @@ def _variants(data: Dataset, recipe: Recipe) -> list[Variant]:
 
 
 def _candidates(
-    cell: Cell, boxes: Sequence[Box], recipe: Recipe, tolerance: float, data: Dataset
+    cell: Cell, boxes: Sequence[Box], recipe: Recipe, tolerance: int, data: Dataset
 ) -> list[tuple[float, ...]]:
     """Parameter vectors to try, the simplest first; the bounds' middle is always among them."""
     dtype = data.measurements[0].dtypes[0]
     rounders = [float]
-    if tolerance > TOLERANCES[0]:
+    if tolerance > 0:
         lower = Lattice.of_dtype(dtype if dtype in {"BF16", "F16"} else "BF16")
         rounders = [lambda v: float(lower.round(np.array([v]))[0]), float]
     low_sum, high_sum = max(b.low_sum for b in boxes), min(b.high_sum for b in boxes)
-    found: dict[tuple[float, ...], float] = {cell.parameters: 99.0}
+    found: dict[tuple[float, ...], float] = {cell.parameters: 99.0}  # the middle last, unless it is simple
     for rounder in rounders:
         choices = [simplest(low, high, rounder) for low, high in zip(cell.low, cell.high, strict=True)]
         for combination in itertools.islice(itertools.product(*(enumerate(c) for c in choices)), 20_000):
@@ -211,18 +250,20 @@ def _candidates(
             digits = sum(_length(v) for v in values)
             if recipe.pair is None and abs(sum(values) - 1) < 1e-9:
                 digits -= 1  # weights that sum to one need one number less
-            found.setdefault(values, digits)
+            found[values] = min(found.get(values, digits), digits)
     return sorted(found, key=lambda v: found[v])[:_CANDIDATES]
 
 
 def _length(value: float) -> float:
-    """Digits needed to write the number."""
-    text = f"{abs(value):.6f}".rstrip("0")
-    decimals = len(text.split(".")[1])
-    if decimals > 4:
-        denominator = Fraction(value).limit_denominator(64).denominator
-        return 4.5 if abs(float(Fraction(value).limit_denominator(64)) - value) < 1e-12 else 6 + denominator / 1e3
-    return decimals
+    """Decimals needed to write the number; a fraction with a small denominator counts as four and a half."""
+    for decimals in range(7):
+        if abs(value - round(value, decimals)) < 1e-12:
+            return decimals if decimals <= 4 or not _is_fraction(value) else 4.5
+    return 4.5 if _is_fraction(value) else 99.0
+
+
+def _is_fraction(value: float) -> bool:
+    return abs(float(Fraction(value).limit_denominator(64)) - value) < 1e-12
 
 
 def _evaluate(
@@ -242,8 +283,8 @@ def _evaluate(
             vectors, divisors = [], []
             for parameters in options:
                 full = recipe.evaluate(parameters, data.measurements[i].moments)
-                vector, divisor = scaled(full, variant.arithmetic.formula.order)
-                vectors.append(vector[list(variant.order)])
+                vector, divisor = in_program_form(full, variant)
+                vectors.append(vector)
                 divisors.append(divisor)
             result = data.replay_sample(
                 i, np.array(vectors), variant.arithmetic.formula, np.array(divisors), variant.order, limit

@@ -15,28 +15,56 @@ from scipy.optimize import linprog
 
 from reconstruct.kernels.lattice import Lattice
 
-__all__ = ["TOLERANCES", "Box", "Rows", "certify", "interval_fit", "rows_of"]
+__all__ = ["TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
 
-#: Half a spacing plus the arithmetic's own error, in spacings: a float32 merge rounded once; a merge computed in the
-#: working dtype with small deltas; one with products rounded too. The first that is feasible is reported.
-TOLERANCES = (0.502, 1.0, 2.0)
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an element may lie from b + sum w delta: `constant` spacings, plus `relative` times what a program that
+    rounds every product and sum to the storage dtype may lose (`Rows.reach`).
+    """
+
+    name: str
+    constant: float
+    relative: float
+
+
+#: The first that is feasible is reported: it says how coarse the arithmetic must have been.
+TOLERANCES = (
+    Tolerance("computed in float32 or finer, rounded once", 0.502, 0.0),
+    Tolerance("weighted deltas rounded in the working dtype", 0.502, 1.0),
+    Tolerance("weighted models rounded in the working dtype", 2.0, 1.0),
+)
 _EDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+_FINE_MANTISSA = 16  # lattices beyond are as fine as the arithmetic itself
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Constraints of n informative elements: X float64 [n, K], Y float64 [n], in spacings."""
+    """Constraints of n informative elements, in spacings: X float64 [n, K], Y float64 [n]; `slack`: what the storage
+    itself leaves open; `reach` float64 [n]: half-spacing errors of products and sums of the deltas in the working dtype.
+    """
 
     X: NDArray[np.float64]
     Y: NDArray[np.float64]
     slack: float
+    reach: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.Y)
 
-    def violation(self, w: NDArray[np.float64], epsilon: float) -> float:
-        """Mean excess over `epsilon` (plus the storage's slack), in spacings."""
-        return float(np.maximum(np.abs(self.X @ w - self.Y) - epsilon - self.slack, 0).mean()) if len(self) else 0.0
+    def thinned(self, limit: int) -> Rows:
+        """At most about `limit` rows, evenly spread."""
+        step = max(1, len(self) // limit)
+        return Rows(self.X[::step], self.Y[::step], self.slack, self.reach[::step])
+
+    def epsilon(self, tolerance: int) -> NDArray[np.float64]:
+        """Permitted distance of every row under TOLERANCES[tolerance], float64 [n]."""
+        chosen = TOLERANCES[tolerance]
+        return chosen.constant + self.slack + chosen.relative * self.reach
+
+    def violation(self, w: NDArray[np.float64], tolerance: int) -> float:
+        """Mean excess over the permitted distance, in spacings."""
+        return float(np.maximum(np.abs(self.X @ w - self.Y) - self.epsilon(tolerance), 0).mean()) if len(self) else 0.0
 
 
 def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
@@ -46,10 +74,12 @@ def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
     unit is then the spacing of the largest number involved, with two spacings of slack.
     """
     suspect, pivot = values[0].astype(np.float64), values[1].astype(np.float64)
-    fine = lattice.mantissa > 16
+    fine = lattice.mantissa > _FINE_MANTISSA
     unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
-    X = (values[2:].astype(np.float64) - pivot) / unit
-    return Rows(np.ascontiguousarray(X.T), (suspect - pivot) / unit, 2.0 if fine else 0.0)
+    X = np.ascontiguousarray(((values[2:].astype(np.float64) - pivot) / unit).T)
+    # Each product is off by half a spacing of itself, so is their sum: 2^-(m+1) |w delta| twice, for |w| up to 1.
+    reach = np.zeros(len(suspect)) if fine else 2.0**-lattice.mantissa * np.abs(X).sum(axis=1)
+    return Rows(X, (suspect - pivot) / unit, 2.0 if fine else 0.0, reach)
 
 
 def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -> NDArray[np.float64]:
@@ -83,14 +113,14 @@ def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -
 @dataclass(frozen=True)
 class Box:
     """Certified bounds: each coefficient lies in [low_j, high_j], the sum of all in [low_sum, high_sum], if the merge
-    was computed with an error of at most `tolerance` spacings.
+    was computed with an error that TOLERANCES[`tolerance`] permits.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     low_sum: float
     high_sum: float
-    tolerance: float
+    tolerance: int
 
     def intersect(self, other: Box) -> Box:
         """Bounds that hold if both do; may be empty."""
@@ -113,17 +143,17 @@ class Box:
         return (self.low + self.high) / 2
 
 
-def certify(rows: Rows, tolerance: float, start: NDArray[np.float64]) -> Box | None:
-    """Bounds of each coefficient under |X w - Y| <= tolerance for every row, or None if no w satisfies them all.
+def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | None:
+    """Bounds of each coefficient under |X w - Y| <= epsilon for every row, or None if no w satisfies them all.
 
     Cutting planes: the programmes are solved on a few rows, to which the worst violated ones are added until none
     is. Every intermediate bound is already valid, so a stop at the limit of rounds only widens the result.
     """
     size = rows.X.shape[1]
-    epsilon = tolerance + rows.slack
+    epsilon = rows.epsilon(tolerance)
     if not len(rows):
         return None
-    worst = np.argsort(-np.abs(rows.X @ start - rows.Y))[:40]
+    worst = np.argsort(epsilon - np.abs(rows.X @ start - rows.Y))[:40]
     widest = np.argsort(-np.abs(rows.X), axis=0)[:20].ravel()
     active = np.unique(np.concatenate([worst, widest]))
     bounds = []
@@ -138,14 +168,14 @@ def certify(rows: Rows, tolerance: float, start: NDArray[np.float64]) -> Box | N
 
 
 def _extreme(
-    rows: Rows, epsilon: float, objective: NDArray[np.float64], active: NDArray[np.intp]
+    rows: Rows, epsilon: NDArray[np.float64], objective: NDArray[np.float64], active: NDArray[np.intp]
 ) -> tuple[float | None, NDArray[np.intp]]:
     """min objective @ w over the constraints; None if infeasible. Returns the grown set of active rows too."""
     value = -np.inf
     for _ in range(60):
         X, Y = rows.X[active], rows.Y[active]
         solution = linprog(
-            objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon + Y, epsilon - Y], bounds=(-100, 100), method="highs"
+            objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon[active] + Y, epsilon[active] - Y], bounds=(-100, 100), method="highs"
         )
         if solution.status == 2:
             return None, active

@@ -45,7 +45,8 @@ def simplest(low: float, high: float, round_: Callable[[float], float] = float) 
             found.append(float(fraction))
     if not found:
         found += [v for v in decimals_between(low, high, digits=6, limit=3) if low <= round_(v) <= high]
-    return [*found[:6], middle] if middle not in found[:6] else found[:6]
+    near = any(math.isclose(middle, value, abs_tol=1e-9) for value in found[:6])
+    return found[:6] if near else [*found[:6], middle]
 
 
 def is_simple(value: float) -> bool:

@@ -1,0 +1,66 @@
+"""Replay a recipe over the whole model, with decoys in the same pass: wrong coefficients on the right weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.dataset import Dataset
+from reconstruct.kernels.results import ReplayResult
+from reconstruct.replay.search import Variant, in_program_form
+
+__all__ = ["ModelReplay", "replay_model", "wrong_coefficients"]
+
+
+@dataclass(frozen=True)
+class ModelReplay:
+    """Per tensor: coefficients float64 [K+1] in the sources' own order, the result, and that of the best decoy."""
+
+    variant: Variant
+    coefficients: tuple[NDArray[np.float64], ...]
+    results: tuple[ReplayResult, ...]
+    decoys: tuple[ReplayResult, ...]
+
+    @property
+    def exact(self) -> int:
+        """Elements reproduced over all tensors."""
+        return sum(int(r.exact[0]) for r in self.results)
+
+
+def wrong_coefficients(coefficients: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Decoys of one coefficient vector [K+1]: the weights exchanged (where that changes them) and the deltas flipped."""
+    weights = coefficients[1:]
+    flipped = -weights
+    decoys = [np.concatenate([[coefficients.sum() - flipped.sum()], flipped])]
+    live = np.flatnonzero(np.abs(coefficients) > 1e-9)
+    exchanged = coefficients.copy()
+    exchanged[live] = coefficients[np.roll(live, 1)]
+    if np.abs(exchanged - coefficients).max() > 0.02:
+        decoys.append(exchanged)
+    return decoys
+
+
+def replay_model(
+    data: Dataset,
+    coefficients: Sequence[NDArray[np.float64]],
+    variant: Variant,
+    progress: Callable[[int], None] | None = None,
+) -> ModelReplay:
+    """Replay every tensor with its coefficients; `progress` is told the number of elements compared."""
+    results, decoys = [], []
+    for position, chosen in enumerate(coefficients):
+        vectors, divisors = [], []
+        for candidate in (chosen, *wrong_coefficients(chosen)):
+            vector, divisor = in_program_form(candidate, variant)
+            vectors.append(vector)
+            divisors.append(divisor)
+        result = data.replay(position, variant.order, np.array(vectors), np.array(divisors), variant.arithmetic.formula)
+        results.append(result.vector(0))
+        wrong = [result.vector(v) for v in range(1, len(vectors))]
+        decoys.append(max(wrong, key=lambda r: int(r.novel_exact[0])))
+        if progress is not None:
+            progress(data.measurements[position].elements)
+    return ModelReplay(variant, tuple(coefficients), tuple(results), tuple(decoys))

@@ -1,0 +1,385 @@
+"""The decision table: evidence in, one of nine verdicts out, every reason with its number and its threshold.
+
+Nothing else decides. The order of the rules is part of the table: what rounding proves comes first, what training
+after a merge leaves comes next, what only regression suggests comes last. The wording says what the weights show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from reconstruct.evidence import ModelEvidence, OrientationEvidence, TensorEvidence
+from reconstruct.kernels.results import ReplayResult
+from reconstruct.recipe import Recipe
+from reconstruct.statistics.mixture import DECISIVE, Spike
+
+__all__ = ["THRESHOLDS", "Reason", "Verdict", "VerdictKind", "decide"]
+
+
+class VerdictKind(StrEnum):
+    """What the weights show."""
+
+    REPRODUCED = "reproduced"
+    MERGE_THEN_MODIFIED = "merge_then_modified"
+    MERGE_CONSISTENT = "merge_consistent"
+    COPY = "copy"
+    DERIVED = "derived"
+    ANCESTOR = "ancestor"
+    RELATED = "related"
+    NOT_EXPLAINED = "not_explained"
+    UNDETERMINED = "undetermined"
+
+
+#: Every threshold of the table. Set on families of trained models; see docs/evidence.md.
+THRESHOLDS = {
+    "replayed": 0.999,  # share of all elements, in every compared matrix
+    "novel replayed": 0.99,  # share of novel elements, in every compared matrix that has 100 of them
+    "novel elements": 1000,  # over at least two tensors
+    "close": 0.999,  # float32 storage: share within two spacings, the order of operations being unknown
+    "material": 0.005,  # smallest coefficient of a source that takes part in an exact recipe
+    "box": 0.999,  # share inside the rounding box from which nothing was trained in between
+    "box of decoys": 0.9,  # above, movement is so small that the box is full for anything
+    "spike z": 8.0,  # standard errors of the decisive spike, over smoothness and over the searched decoys
+    "spike ratio": 1.1,  # three standard errors below the measured ratio, in at least two decisive strata
+    "strata": 2,
+    "voting majority": 0.5,  # share of voting tensors whose own decisive spike is positive
+    "halves": 0.02,  # distance between the consensus coefficients of two halves of the tensors
+    "range": 0.02,  # how far outside [0, 1] a coefficient may lie
+    "orientation": 1.25,  # another orientation must keep this many times the untouched share to win
+    "spread": 0.01,  # merge-consistent: standard deviation of the coefficients over tensors
+    "consistent material": 0.05,  # merge-consistent: smallest coefficient of a material source
+    "derived": 0.1,  # distance of the one material coefficient from 1
+    "derived explained": 0.8,  # share of the movement which that source explains
+    "derived others": 0.05,  # largest coefficient of any other parent
+    "related": 0.02,  # explained share beyond the decoys'
+    "informative": 1000,  # sampled elements in which the sources differ
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One measured number beside its threshold. `passed` speaks of the condition as `name` words it."""
+
+    name: str
+    value: float
+    threshold: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`summary`: one neutral sentence. `recipe` only where one replays."""
+
+    kind: VerdictKind
+    summary: str
+    reasons: tuple[Reason, ...]
+    recipe: Recipe | None = None
+    limits: tuple[str, ...] = ()
+
+
+_LIMITS = (
+    "Distillation, and parents that are not among the candidates, leave no trace that this test can see.",
+    "Permuted, rotated or rescaled copies are not aligned before the comparison.",
+    "The verdict speaks of weights, not of people, licences or intentions.",
+)
+
+
+def decide(evidence: ModelEvidence) -> Verdict:
+    """Apply the table, first match wins."""
+    limits = list(_LIMITS)
+    if not evidence.exhaustive:
+        limits.append("Replayed on stored samples only, not on every element.")
+    rules = (_copy, _too_little, _reproduced, _ancestor, _coplanar, _merge_then_modified, _derived,
+             _merge_consistent, _related)  # fmt: skip
+    noted: list[Reason] = []
+    for rule in rules:
+        found = rule(evidence)
+        if isinstance(found, Verdict):
+            reasons = (*found.reasons, *(r for r in noted if r.name not in {f.name for f in found.reasons}))
+            return Verdict(found.kind, found.summary, reasons, found.recipe, tuple(limits))
+        noted += found
+    name = "the candidates" if len(evidence.sources.names) > 1 else evidence.sources.names[0]
+    return Verdict(
+        VerdictKind.NOT_EXPLAINED, f"{name} explain no more of the suspect's weights than permuted controls do.",
+        tuple(noted), None, tuple(limits),
+    )  # fmt: skip
+
+
+def _copy(e: ModelEvidence) -> Verdict | list[Reason]:
+    total = sum(t.measurement.elements for t in e.tensors)
+    same = np.sum([t.measurement.moments.identical for t in e.tensors], axis=0) / max(total, 1)
+    best = int(np.argmax(same))
+    reason = Reason(f"elements identical to {e.sources.names[best]}", float(same[best]), 1.0, bool(same[best] == 1.0))
+    if not reason.passed:
+        return [reason]
+    return Verdict(VerdictKind.COPY, f"Every compared weight is identical to {e.sources.names[best]}.", (reason,))
+
+
+def _too_little(e: ModelEvidence) -> Verdict | list[Reason]:
+    informative = sum(t.measurement.informative for t in e.tensors if t.measurement.is_matrix)
+    enough = Reason("elements in which the sources differ", informative, THRESHOLDS["informative"],
+                    informative >= THRESHOLDS["informative"])  # fmt: skip
+    if len(e.sources.names) < 2:
+        return _undetermined(
+            "One candidate without a base: apart from a copy nothing can be told. Give base=, or another parent.", enough
+        )
+    if not enough.passed:
+        return _undetermined("The sources hardly differ from one another: nothing tells a recipe apart.", enough)
+    if not e.voting:
+        return _undetermined(
+            "No matrix is fit to testify: all are small or stored on an irregular lattice (a scaled format was "
+            "converted). The original files of the suspect and the candidates would decide.",
+            enough,
+        )
+    return [enough]
+
+
+def _undetermined(summary: str, *reasons: Reason) -> Verdict:
+    return Verdict(VerdictKind.UNDETERMINED, summary, reasons)
+
+
+def _fine(tensor: TensorEvidence) -> bool:
+    return tensor.measurement.lattice.lattice.mantissa > 16
+
+
+def _shares(replay: ReplayResult) -> tuple[float, float, float, int]:
+    total, novel = max(int(replay.total[0]), 1), int(replay.novel[0])
+    hits = float(replay.novel_exact[0]) / novel if novel else 1.0
+    return float(replay.exact[0]) / total, hits, float(replay.close[0]) / total, novel
+
+
+def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
+    """Every compared matrix replays from one recipe in one arithmetic, with two material sources at least."""
+    if e.arithmetic is None or e.recipe is None:
+        return [Reason("voting tensors with certified bounds that a common recipe satisfies",
+                       sum(t.fit.affine is not None for t in _votes(e)) / len(e.voting), 1.0, passed=False)]  # fmt: skip
+    matrices = [t for t in e.tensors if t.measurement.is_matrix]
+    fine = any(_fine(t) for t in matrices)
+    shares = [_shares(t.replay) for t in matrices]
+    novel = sum(s[3] for s in shares)
+    carriers = sum(s[3] >= 100 for s in shares)
+    worst = min(s[2] if fine else s[0] for s in shares)
+    worst_novel = min((s[1] for s in shares if s[3] >= 100), default=0.0)
+    sources = len(e.recipe.material)
+    key = "close" if fine else "replayed"
+    word = "within two spacings" if fine else "identical"
+    reasons = [
+        Reason(f"replayed elements {word}, worst matrix", worst, THRESHOLDS[key], worst >= THRESHOLDS[key]),
+        Reason("novel elements", novel, THRESHOLDS["novel elements"],
+               novel >= THRESHOLDS["novel elements"] and carriers >= 2),
+        Reason("sources with material weight", sources, 2, sources >= 2),
+    ]  # fmt: skip
+    if not fine:
+        reasons.insert(1, Reason("novel elements identical, worst matrix", worst_novel, THRESHOLDS["novel replayed"],
+                                 worst_novel >= THRESHOLDS["novel replayed"]))  # fmt: skip
+    decoy = e.controls.hit_rate
+    gap = Reason("novel elements identical under wrong recipes", decoy, 0.5, decoy <= 0.5)
+    reasons.append(gap)
+    if not all(r.passed for r in reasons):
+        return reasons
+    names = [e.sources.names[j] for j in e.recipe.material]
+    suffix = ", up to the order of operations in the last two bits" if fine else ""
+    return Verdict(
+        VerdictKind.REPRODUCED,
+        f"One recipe from {_join(names)} recomputes the suspect's matrices in {e.arithmetic}{suffix}.",
+        tuple(reasons), e.recipe,
+    )  # fmt: skip
+
+
+def _votes(e: ModelEvidence) -> list[TensorEvidence]:
+    return [e.tensors[i] for i in e.voting]
+
+
+def _in_range(values: list[float]) -> bool:
+    return all(-THRESHOLDS["range"] <= v <= 1 + THRESHOLDS["range"] for v in values)
+
+
+def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
+    """Another model at hand replays from the suspect and the rest."""
+    if not e.orientations:
+        return []
+    own, reasons = e.orientations[0], []
+    for other in e.orientations[1:]:
+        if not _in_range(list(other.coefficients.values())) or abs(other.suspect_share) < THRESHOLDS["consistent material"]:
+            continue
+        exact = other.exact >= THRESHOLDS["replayed"] and other.novel_exact >= THRESHOLDS["novel replayed"] and (
+            other.novel >= THRESHOLDS["novel elements"]
+        )  # fmt: skip
+        if exact:
+            reason = Reason(f"elements of {other.target} replayed from the suspect and the rest", other.exact,
+                            THRESHOLDS["replayed"], passed=True)  # fmt: skip
+            return _is_ancestor(other.target, reason)
+        larger = other.spike.untouched / max(own.spike.untouched, 1e-9)
+        reason = Reason(f"untouched share of {other.target} as the product, over the suspect's", larger,
+                        THRESHOLDS["orientation"], larger >= THRESHOLDS["orientation"])  # fmt: skip
+        if reason.passed and other.box < THRESHOLDS["box"] and _has_spike(other.spike, other.strata, 0.0):
+            return _is_ancestor(other.target, reason)
+        reasons.append(reason)
+    return reasons
+
+
+def _is_ancestor(target: str, reason: Reason) -> Verdict:
+    return Verdict(
+        VerdictKind.ANCESTOR,
+        f"{target} is made from the suspect and other models at hand: the suspect is a source, not the product.",
+        (reason,),
+    )
+
+
+def _coplanar(e: ModelEvidence) -> Verdict | list[Reason]:
+    """All residuals are rounding, yet nothing replays: sources in common, no descent among the files at hand."""
+    full = Reason("elements inside the rounding box", e.box, THRESHOLDS["box"], e.box >= THRESHOLDS["box"])
+    control = Reason("the same for decoys", e.controls.box, THRESHOLDS["box of decoys"],
+                     e.controls.box <= THRESHOLDS["box of decoys"])  # fmt: skip
+    if not full.passed or not control.passed:
+        return [full, control]
+    return Verdict(
+        VerdictKind.RELATED,
+        "The suspect lies in the plane of the candidates up to rounding alone, but no named arithmetic makes it from "
+        "them: the files share sources, or the merge was computed in a way not known here.",
+        (full, control),
+    )
+
+
+def _has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:
+    return (
+        spike.z >= THRESHOLDS["spike z"] + max(null, 0.0) and _firm_strata(strata) >= THRESHOLDS["strata"]
+    )
+
+
+def _firm_strata(strata: tuple[Spike, ...]) -> int:
+    """Decisive strata whose ratio lies above the threshold by three standard errors.
+
+    z alone grows with the size of the model: a smooth relation whose histogram bends by a few per cent would be
+    accused in a large enough one. The size of the spike is what counts, z is how well it is known.
+    """
+    count = 0
+    for part in strata[DECISIVE:]:
+        if part.z > 0 and part.smooth > 0 and part.ripple == 0.0:
+            error = (part.ratio - 1) / part.z
+            count += part.ratio - 3 * error >= THRESHOLDS["spike ratio"]
+    return count
+
+
+def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
+    if e.estimate.origin == "regression" or not e.orientations:
+        return []
+    coefficients = e.estimate.coefficients
+    null = max(e.controls.spike_z, 0.0)
+    positive = np.mean([t.spike.z > 0 for t in _votes(e)])
+    own = e.orientations[0]
+    firm = _firm_strata(e.strata)
+    best = all(own.spike.untouched >= o.spike.untouched for o in e.orientations[1:] if _in_range(
+        list(o.coefficients.values())))  # fmt: skip
+    outside = max(0.0, float(-coefficients.min()), float(coefficients.max() - 1))
+    material = int((np.abs(coefficients) >= THRESHOLDS["consistent material"]).sum())
+    halves = e.controls.halves if e.controls.halves is not None else 0.0
+    reasons = [
+        Reason("untouched decisive elements, z over smoothness and decoys", e.spike.z - null, THRESHOLDS["spike z"],
+               e.spike.z - null >= THRESHOLDS["spike z"]),
+        Reason("decisive strata with a firm spike", firm, THRESHOLDS["strata"], firm >= THRESHOLDS["strata"]),
+        Reason("voting tensors with a spike of their own", float(positive), THRESHOLDS["voting majority"],
+               bool(positive > THRESHOLDS["voting majority"])),
+        Reason("consensus of two halves of the tensors, distance", halves, THRESHOLDS["halves"],
+               halves <= THRESHOLDS["halves"]),
+        Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
+        Reason("sources with material weight", material, 2, material >= 2),
+        Reason("inside the rounding box (not full)", e.box, THRESHOLDS["box"], e.box < THRESHOLDS["box"]),
+        Reason("this orientation keeps the largest untouched share", float(best), 1, best),
+    ]  # fmt: skip
+    if not all(r.passed for r in reasons):
+        return reasons
+    names = [e.sources.names[int(j)] for j in np.flatnonzero(np.abs(coefficients) >= THRESHOLDS["consistent material"])]
+    return Verdict(
+        VerdictKind.MERGE_THEN_MODIFIED,
+        f"{e.spike.untouched:.1%} of the decisive weights sit exactly where a merge of {_join(names)} would have left "
+        "them; the others were changed afterwards.",
+        tuple(reasons),
+    )
+
+
+def _derived(e: ModelEvidence) -> Verdict | list[Reason]:
+    """One parent with coefficient 1, plus movement of its own."""
+    if not e.sources.has_base:
+        return []
+    weights = e.estimate.least_squares.copy()
+    top = 1 + int(np.argmax(weights[1:]))
+    distance = abs(float(weights[top]) - 1)
+    others = float(np.abs(np.delete(weights[1:], top - 1)).max()) if len(weights) > 2 else 0.0
+    reasons = [
+        Reason(f"coefficient of {e.sources.names[top]}, distance from 1", distance, THRESHOLDS["derived"],
+               distance <= THRESHOLDS["derived"]),
+        Reason("movement that it explains", e.estimate.explained, THRESHOLDS["derived explained"],
+               e.estimate.explained >= THRESHOLDS["derived explained"]),
+        Reason("largest other parent", others, THRESHOLDS["derived others"], others <= THRESHOLDS["derived others"]),
+    ]  # fmt: skip
+    if not all(r.passed for r in reasons):
+        return reasons
+    return Verdict(
+        VerdictKind.DERIVED,
+        f"{e.sources.names[top]} alone explains the suspect, with coefficient 1 and further movement of its own: one "
+        "is a continuation of the other.",
+        tuple(reasons),
+    )
+
+
+def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
+    """No spike, but one set of coefficients in all tensors and all their blocks: a lead, not a proof."""
+    if not e.agreement or e.estimate.collinear:
+        return []
+    coefficients = e.estimate.coefficients
+    spread = max(a.spread for a in e.agreement)
+    blocks = max(e.block_agreement)
+    material = int((np.abs(coefficients) >= THRESHOLDS["consistent material"]).sum())
+    outside = max(0.0, float(-coefficients.min()), float(coefficients.max() - 1))
+    beyond = e.estimate.explained - e.controls.explained
+    own = e.orientations[0] if e.orientations else None
+    preferred = own is None or all(_better(own, o) for o in e.orientations[1:])
+    reasons = [
+        Reason("coefficients over tensors, spread", spread, THRESHOLDS["spread"], spread <= THRESHOLDS["spread"]),
+        Reason("coefficients over blocks of a tensor, spread", blocks, 2 * THRESHOLDS["spread"],
+               blocks <= 2 * THRESHOLDS["spread"]),
+        Reason("sources with material weight", material, 2, material >= 2),
+        Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
+        Reason("explained beyond decoys", beyond, 0.1, beyond >= 0.1),
+        Reason("tensors that vote", len(e.voting), 4, len(e.voting) >= 4),
+        Reason("this orientation is the best", float(preferred), 1, preferred),
+    ]  # fmt: skip
+    if not all(r.passed for r in reasons):
+        return reasons
+    names = [e.sources.names[int(j)] for j in np.flatnonzero(np.abs(coefficients) >= THRESHOLDS["consistent material"])]
+    return Verdict(
+        VerdictKind.MERGE_CONSISTENT,
+        f"The same coefficients of {_join(names)} explain every tensor and its parts, but no weight sits exactly on "
+        "the merge: a lead, not a proof.",
+        tuple(reasons),
+    )
+
+
+def _better(own: OrientationEvidence, other: OrientationEvidence) -> bool:
+    return own.spike.untouched >= other.spike.untouched or not _in_range(list(other.coefficients.values()))
+
+
+def _related(e: ModelEvidence) -> Verdict | list[Reason]:
+    beyond = e.estimate.explained - e.controls.explained
+    reason = Reason("movement explained beyond decoys", beyond, THRESHOLDS["related"], beyond >= THRESHOLDS["related"])
+    if not reason.passed:
+        return [reason]
+    if e.estimate.collinear:
+        return _undetermined(
+            "The candidates' movements are collinear: their coefficients cannot be told apart. Leave one of them out.",
+            reason,
+        )
+    return Verdict(
+        VerdictKind.RELATED,
+        "The candidates explain part of the suspect, smoothly: training with something in common (an earlier "
+        "checkpoint, a sibling, shared data), not a merge of them.",
+        (reason,),
+    )
+
+
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
