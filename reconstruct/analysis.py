@@ -93,13 +93,16 @@ def _find(data: Dataset) -> _Found:
     if not data.voting or len(data.sources.names) < 2:
         return _Found(None, None, None, None, _constant(data, np.zeros(len(data.sources.names) - 1)))
     centres = starting_points(data)
-    consensus = search_consensus(pools(data, data.voting), centres, data.kernels)
-    null = search_consensus(pools(data, data.voting, decoy=data.seed + 1), centres, data.kernels)
+    consensus = search_consensus(pools(data, data.voting), centres, data.kernels, threads=data.threads)
+    null = search_consensus(pools(data, data.voting, decoy=data.seed + 1), centres, data.kernels, threads=data.threads)
     believed = consensus is not None and consensus.spike.z >= 5
     weights = consensus.weights if consensus is not None and believed else centres[0]
     halves = None
     if believed and len(data.voting) >= 2:
-        pair = [search_consensus(pools(data, data.voting[k::2]), [weights], data.kernels) for k in (0, 1)]
+        pair = [
+            search_consensus(pools(data, data.voting[k::2]), [weights], data.kernels, threads=data.threads)
+            for k in (0, 1)
+        ]
         if pair[0] is not None and pair[1] is not None:
             halves = float(np.abs(pair[0].weights - pair[1].weights).max())
     return _Found(None, consensus, null, halves, _constant(data, weights))

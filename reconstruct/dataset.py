@@ -7,9 +7,7 @@ suspect's place, it covers the samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +17,14 @@ from reconstruct.fitting import fit_tensor, with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
+from reconstruct.parallel import parallel
 from reconstruct.replay.samples import replay_values
 
-__all__ = ["Dataset", "FullReplay", "fit_all", "parallel", "subset", "without_duplicates"]
+__all__ = ["Dataset", "FullReplay", "fit_all", "subset", "without_duplicates"]
 
 #: (measurement, models in the formula's order (0 is the suspect), coefficients [V, K+1], divisors [V], formula)
 #: -> result over every element.
 FullReplay = Callable[[Measurement, Sequence[int], NDArray[np.float64], NDArray[np.float64], Formula], ReplayResult]
-_T, _R = TypeVar("_T"), TypeVar("_R")
-
-
-def parallel(function: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:
-    """map over threads, in order; kernels and solvers release the interpreter's lock."""
-    if threads <= 1 or len(items) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
 
 
 @dataclass(frozen=True)

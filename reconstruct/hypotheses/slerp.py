@@ -85,12 +85,12 @@ def slerp_interval(
         if flat.all():
             return None
         if attempt < 4:  # walk to the optimum; the derivative is exact only there
-            thinned = np.flatnonzero(~flat)[:: max(1, len(slope) // 4096)]
+            thinned = np.flatnonzero(~flat)[:: max(1, len(slope) // (512 if attempt == 0 else 4096))]
             rows = Rows(slope[thinned, None], gap[thinned], 0.0, np.zeros(len(thinned)))
             move = interval_fit(rows, np.zeros(1), tolerance)
             t += float(move[0])
             excess = np.maximum(np.abs(rows.X @ move - rows.Y) - tolerance, 0).mean()
-            if not -1 < t < 2 or (attempt and excess > 0.02):
+            if not -1 < t < 2 or excess > (0.02 if attempt else 0.2):
                 return None
             continue
         if (np.abs(gap[flat]) > tolerance).any():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
+from reconstruct.parallel import parallel
 from reconstruct.replay.samples import replay_values
 from reconstruct.statistics.mixture import Spike, decisive_spike
 
@@ -54,17 +55,20 @@ def thin(pools: Sequence[Pool], limit: int = _MAXIMUM_ELEMENTS) -> list[Pool]:
     return [Pool(np.ascontiguousarray(p.values[:, ::step]), p.lattice) for p in pools]
 
 
-def _score(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels) -> ReplayResult:
+def _score(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels, threads: int) -> ReplayResult:
     """Replay every weight vector [V, K] on every pool and add up."""
     coefficients = np.column_stack([1 - weights.sum(axis=1), weights])
+    work = [
+        (part, pool.lattice) for pool in pools for part in np.array_split(pool.values, max(threads, 1), axis=1)
+    ]
     total = ReplayResult.empty(len(weights))
-    for pool in pools:
-        total = total + replay_values(pool.values, pool.lattice, kernels, coefficients)
+    for result in parallel(lambda item: replay_values(*item, kernels, coefficients), work, threads):
+        total = total + result
     return total
 
 
-def _best(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels) -> Consensus:
-    result = _score(pools, weights, kernels)
+def _best(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels, threads: int) -> Consensus:
+    result = _score(pools, weights, kernels, threads)
     spikes = [decisive_spike(steps) for steps in result.steps]
     top = int(np.argmax([s.z for s in spikes]))
     return Consensus(weights[top], spikes[top], result.vector(top))
@@ -83,7 +87,7 @@ def _grid(centre: NDArray[np.float64], reach: int, step: float) -> NDArray[np.fl
 
 
 def search_consensus(
-    pools: Sequence[Pool], centres: Sequence[NDArray[np.float64]], kernels: Kernels, *, fine: bool = True
+    pools: Sequence[Pool], centres: Sequence[NDArray[np.float64]], kernels: Kernels, *, threads: int = 1
 ) -> Consensus | None:
     """Search from several centres, coarse to fine. None if there is nothing to search in."""
     if not pools or not sum(p.values.shape[1] for p in pools):
@@ -95,23 +99,21 @@ def search_consensus(
             distinct.append(centre)
     found: list[Consensus] = []
     for centre in distinct:
-        best = _best(few, _grid(centre, 8, 0.01), kernels)
+        best = _best(few, _grid(centre, 8, 0.01), kernels, threads)
         if len(centre) > 2:  # lines only: follow them a second time
-            best = _best(few, _grid(best.weights, 8, 0.01), kernels)
+            best = _best(few, _grid(best.weights, 8, 0.01), kernels, threads)
         found.append(best)
     if not found:
         return None
     best = max(found, key=lambda c: c.spike.z)
-    if not fine:
-        return _best(thin(pools), best.weights[None], kernels)
     many = thin(_within_reach(pools, best.weights, 0.025), 4 * _MAXIMUM_ELEMENTS)
     for reach, step in ((4, 0.004), (5, 0.001)):
-        best = _best(many, _grid(best.weights, reach, step), kernels)
-    best = _simplify(many, best, kernels)
-    return _best(pools, best.weights[None], kernels)
+        best = _best(many, _grid(best.weights, reach, step), kernels, threads)
+    best = _simplify(many, best, kernels, threads)
+    return _best(pools, best.weights[None], kernels, threads)
 
 
-def _simplify(pools: Sequence[Pool], best: Consensus, kernels: Kernels) -> Consensus:
+def _simplify(pools: Sequence[Pool], best: Consensus, kernels: Kernels, threads: int) -> Consensus:
     """Numbers a person would write, if their spike is as good within chance; those that sum to one first."""
     for digits in (1, 2, 3):
         scale = 10**digits
@@ -124,7 +126,7 @@ def _simplify(pools: Sequence[Pool], best: Consensus, kernels: Kernels) -> Conse
             continue
         for chosen in (grid[np.abs(grid.sum(axis=1) - 1) < 1e-9], grid):
             if len(chosen):
-                simple = _best(pools, chosen, kernels)
+                simple = _best(pools, chosen, kernels, threads)
                 if simple.spike.z >= best.spike.z - 1:
                     return simple
     return best

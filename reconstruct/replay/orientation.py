@@ -89,7 +89,7 @@ def _assess(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | None
             )
         coefficients = np.median(shares, axis=0)
     else:
-        consensus = search_consensus(pools(turned, turned.voting), starting_points(turned), data.kernels)
+        consensus = search_consensus(pools(turned, turned.voting), starting_points(turned), data.kernels, threads=data.threads)
         if consensus is None:
             return None
         total = consensus.replay

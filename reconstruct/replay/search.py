@@ -15,10 +15,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.dataset import Dataset, parallel
+from reconstruct.dataset import Dataset
 from reconstruct.fitting import rows_for
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.lattice import Lattice
+from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
 from reconstruct.statistics.rounding import Box, certify

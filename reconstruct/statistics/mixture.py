@@ -76,7 +76,7 @@ def _ripple(folded: NDArray[np.float64]) -> float:
     """Alternation of ln N(k) about its neighbours' mean, k = 2 ... 5, free of any smooth trend (a third difference);
     0 where counts are too few to tell.
     """
-    if folded[1:].min() < 20:
+    if folded.min() < 20:
         return 0.0
     log = np.log(folded)
     deviation = log[2:6] - (log[1:5] + log[3:7]) / 2

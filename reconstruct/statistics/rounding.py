@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from reconstruct.kernels.lattice import Lattice
+from reconstruct.statistics.newton import damped_newton
 
 __all__ = ["TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
 
@@ -34,7 +35,6 @@ TOLERANCES = (
     Tolerance("weighted deltas rounded in the working dtype", 0.502, 1.0),
     Tolerance("weighted models rounded in the working dtype", 2.0, 1.0),
 )
-_EDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _FINE_MANTISSA = 16  # lattices beyond are as fine as the arithmetic itself
 
 
@@ -83,31 +83,14 @@ def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
 
 
 def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -> NDArray[np.float64]:
-    """min_w sum max(0, |X w - Y| - epsilon): damped Newton on a quadratic edge whose width shrinks to 0.003."""
-    X, Y, w = rows.X, rows.Y, start.copy()
-    epsilon += rows.slack
-    ridge = 1e-9 * np.eye(X.shape[1]) * max(1.0, float((X * X).sum()) / max(len(Y), 1))
+    """min_w sum max(0, |X w - Y| - epsilon), float64 [K]: tolerates outliers, needs no good starting point.
 
-    def loss(w: NDArray[np.float64], width: float) -> float:
-        v = np.maximum(np.abs(X @ w - Y) - epsilon, 0)
-        return float(np.where(v < width, v * v / (2 * width), v - width / 2).sum())
-
-    for width in _EDGES:
-        for _ in range(12):
-            r = X @ w - Y
-            v = np.abs(r) - epsilon
-            edge = (v > 0) & (v < width)
-            if edge.sum() < X.shape[1]:
-                break
-            gradient = X.T @ (np.sign(r) * np.clip(v / width, 0, 1))
-            step = np.linalg.solve(X[edge].T @ X[edge] / width + ridge, gradient)
-            now, size = loss(w, width), 1.0
-            while size > 1e-4 and loss(w - size * step, width) > now - 1e-4 * size * (gradient @ step):
-                size /= 2
-            if size <= 1e-4:
-                break
-            w = w - size * step
-    return w
+    Raises numpy.linalg.LinAlgError where the deltas are exactly collinear.
+    """
+    solution: NDArray[np.float64] = damped_newton(
+        np.ascontiguousarray(rows.X), np.ascontiguousarray(rows.Y), epsilon + rows.slack, np.asarray(start, np.float64)
+    )
+    return solution
 
 
 @dataclass(frozen=True)

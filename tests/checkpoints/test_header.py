@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile.safetensors_files import LEGAL, VIOLATIONS, A, write
+from hostile.odd_but_legal import LEGAL
+from hostile.safetensors_files import VIOLATIONS, A, write
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from support import family
@@ -52,7 +53,10 @@ def test_the_reference_reader_accepts_what_is_called_legal(rule: str, tmp_path: 
 
 
 #: Broken here, accepted there: the reference reader keeps the last of two equal keys, or takes no notice.
-MORE_LENIENT = {"tensor_named_twice", "metadata_key_given_twice", "field_given_twice", "tensor_with_a_further_field"}
+MORE_LENIENT = {
+    "tensor_named_twice", "metadata_key_given_twice", "field_given_twice", "tensor_with_a_further_field",
+    "header_that_begins_with_a_space",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", sorted(set(VIOLATIONS) - MORE_LENIENT))
@@ -82,7 +86,7 @@ def test_a_trained_checkpoint_is_read() -> None:
 def test_a_trained_checkpoint_cut_anywhere_is_truncated(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((family.BASE / "model.safetensors").read_bytes()[:cut])
-    with pytest.raises(HeaderError, match="truncated|too few"):
+    with pytest.raises(HeaderError, match=r"truncated|too few"):
         read_header(path)
 
 

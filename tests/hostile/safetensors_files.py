@@ -1,4 +1,4 @@
-"""Safetensors files that each break one rule of the format, and legal ones that only look as if they did.
+"""Safetensors files that each break one rule of the format.
 
 Every function writes one file below a folder and returns its path. `VIOLATIONS` maps each to the error it must give:
 a regular expression for the message, and the name of the tensor at fault (None if the file as a whole is).
@@ -14,7 +14,6 @@ from typing import Any
 
 Writer = Callable[[Path], Path]
 VIOLATIONS: dict[str, tuple[Writer, str, str | None]] = {}
-LEGAL: dict[str, Writer] = {}
 
 A = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 B = {"dtype": "BF16", "shape": [2, 2], "data_offsets": [8, 16]}
@@ -34,11 +33,6 @@ def violation(message: str, tensor: str | None = None) -> Callable[[Writer], Wri
         return writer
 
     return register
-
-
-def legal(writer: Writer) -> Writer:
-    LEGAL[writer.__name__] = writer
-    return writer
 
 
 def _one(**changes: Any) -> dict[str, Any]:
@@ -272,52 +266,3 @@ def bytes_at_the_end(folder: Path) -> Path:
 @violation("8 bytes after the last tensor belong to none")
 def data_without_tensors(folder: Path) -> Path:
     return write(folder, {}, bytes(8))
-
-
-# Legal, though it looks odd
-
-@legal
-def no_tensors(folder: Path) -> Path:
-    return write(folder, {})
-
-
-@legal
-def header_padded_with_spaces(folder: Path) -> Path:
-    return write(folder, json.dumps({"a": A}) + " " * 13, bytes(8))
-
-
-@legal
-def tensor_without_axes(folder: Path) -> Path:
-    return write(folder, {"scalar": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}, bytes(4))
-
-
-@legal
-def tensors_without_elements(folder: Path) -> Path:
-    nothing = {"dtype": "F32", "shape": [0, 7]}
-    header = {"first": nothing | {"data_offsets": [0, 0]}, "a": A, "last": nothing | {"data_offsets": [8, 8]}}
-    return write(folder, header, bytes(8))
-
-
-@legal
-def tensors_out_of_order(folder: Path) -> Path:
-    return write(folder, {"b": B, "a": A, "__metadata__": {"format": "pt"}}, bytes(16))
-
-
-@legal
-def every_dtype_with_whole_bytes(folder: Path) -> Path:
-    sizes = {"BOOL": 1, "U8": 1, "F8_E8M0": 1, "F8_E4M3": 1, "I16": 2, "F16": 2, "BF16": 2, "I64": 8, "F64": 8, "C64": 8}
-    header, begin = {}, 0
-    for dtype, size in sizes.items():
-        header[dtype] = {"dtype": dtype, "shape": [1], "data_offsets": [begin, begin + size]}
-        begin += size
-    return write(folder, header | {"F4": {"dtype": "F4", "shape": [2], "data_offsets": [begin, begin + 1]}}, bytes(begin + 1))
-
-
-@legal
-def nameless_tensor(folder: Path) -> Path:
-    return write(folder, {"": A}, bytes(8))
-
-
-@legal
-def name_in_any_script(folder: Path) -> Path:
-    return write(folder, {"слой.0.вес 🙂": A}, bytes(8))
