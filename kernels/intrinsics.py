@@ -10,8 +10,11 @@ from numba.extending import intrinsic
 
 __all__ = ["bits_to_float", "float_to_bits", "fma32", "half_to_float", "round_mantissa"]
 
+#: Callers give no typing context; numba's own annotations do not know that.
+_intrinsic: Any = intrinsic
 
-@intrinsic
+
+@_intrinsic
 def bits_to_float(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001 - numba's protocol
     """uint32 -> float32 with the same bits."""
 
@@ -21,7 +24,7 @@ def bits_to_float(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001 - numba's p
     return types.float32(types.uint32), codegen
 
 
-@intrinsic
+@_intrinsic
 def float_to_bits(typingctx: Any, value: Any) -> Any:  # noqa: ARG001
     """float32 -> uint32 with the same bits."""
 
@@ -31,7 +34,7 @@ def float_to_bits(typingctx: Any, value: Any) -> Any:  # noqa: ARG001
     return types.uint32(types.float32), codegen
 
 
-@intrinsic
+@_intrinsic
 def fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     """Fused a * b + c in float32: one rounding."""
 
@@ -44,7 +47,7 @@ def fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
 
 
 @njit(inline="always")
-def half_to_float(h: int) -> float:
+def half_to_float(h: Any) -> Any:
     """IEEE half precision bits -> float32, subnormals, infinities and NaN included."""
     magnitude = types.uint32(h & types.uint32(0x7FFF)) << types.uint32(13)
     # Scaling by 2^112 moves the exponent's bias from 15 to 127 and normalises subnormals exactly.
@@ -55,8 +58,8 @@ def half_to_float(h: int) -> float:
     return bits_to_float(types.uint32(float_to_bits(value) | sign))
 
 
-@njit(inline="always")
-def round_mantissa(x: float, drop: int) -> float:
+@njit
+def round_mantissa(x: Any, drop: Any) -> Any:
     """Round a float32 to 23 - `drop` mantissa bits, ties to even; the result may carry into the exponent."""
     bits = float_to_bits(x)
     one = types.uint32(1)

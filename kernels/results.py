@@ -125,6 +125,9 @@ class ReplayResult(_Additive):
     @classmethod
     def empty(cls, vectors: int) -> ReplayResult:
         """Nothing counted yet."""
-        zero = [np.zeros(vectors, np.int64) for _ in range(5)]
+
+        def zeros() -> NDArray[np.int64]:
+            return np.zeros(vectors, np.int64)
+
         steps = np.zeros((vectors, len(STRATA), 2 * MAXIMUM_STEPS + 1), np.int64)
-        return cls(*zero, np.zeros(vectors), steps)
+        return cls(zeros(), zeros(), zeros(), zeros(), zeros(), np.zeros(vectors), steps)

@@ -1,1 +1,46 @@
-"""Model forensics from weights alone."""
+"""Model forensics from weights alone: rebuild a suspect checkpoint from candidate parents.
+
+    import reconstruct
+
+    run = reconstruct.fit("./suspect", ["./a", "./b"], base="./base")
+    run.verdict.kind        # "reproduced", "related", ...
+    run.coefficients        # {"./base": 0.0, "./a": 0.565, "./b": 0.435}
+    run.table()             # one row a tensor, pandas
+    run.recipe.to_yaml()    # mergekit configuration, where one replays
+    run.plot("plots")       # PNG and SVG
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reconstruct.api import fit, load_run, refit, resume
+    from reconstruct.errors import ReconstructError
+    from reconstruct.reconstruction import Reconstruction
+    from reconstruct.verdict import Verdict, VerdictKind
+
+__all__ = [
+    "ReconstructError",
+    "Reconstruction",
+    "Verdict",
+    "VerdictKind",
+    "fit",
+    "load_run",
+    "refit",
+    "resume",
+]
+
+_HOMES = {
+    "fit": "api", "load_run": "api", "refit": "api", "resume": "api", "ReconstructError": "errors",
+    "Reconstruction": "reconstruction", "Verdict": "verdict", "VerdictKind": "verdict",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes
+    """Load what is used, when it is used: `import reconstruct` alone costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reconstruct' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"reconstruct.{_HOMES[name]}"), name)

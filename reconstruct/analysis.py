@@ -32,6 +32,7 @@ from reconstruct.statistics.moments import least_squares
 __all__ = ["analyse"]
 
 _EXACT_SHARE = 0.9  # of sampled elements: below, certified bounds describe another arithmetic or a chance fit
+_BELIEVED = 5.0  # z from which the consensus is a better estimate than a regression
 _TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
@@ -77,7 +78,9 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         controls=_controls(data, found, tensors),
         agreement=_agreement(data),
         block_agreement=_block_agreement(data),
-        orientations=orientations(data, estimate.coefficients) if voting and len(data.sources.names) > 1 else (),
+        orientations=orientations(
+            data, [t.coefficients for t in tensors], exact=exact, search=_worth_turning(data, found, estimate)
+        ),
         lineage=tuple(lineage([data.measurements[i] for i in voting], j) for j in range(len(data.sources.names))),
         curve=_curve(data, found),
         exhaustive=data.full is not None,
@@ -95,7 +98,7 @@ def _find(data: Dataset) -> _Found:
     centres = starting_points(data)
     consensus = search_consensus(pools(data, data.voting), centres, data.kernels, threads=data.threads)
     null = search_consensus(pools(data, data.voting, decoy=data.seed + 1), centres, data.kernels, threads=data.threads)
-    believed = consensus is not None and consensus.spike.z >= 5
+    believed = consensus is not None and consensus.spike.z >= _BELIEVED
     weights = consensus.weights if consensus is not None and believed else centres[0]
     halves = None
     if believed and len(data.voting) >= 2:
@@ -158,13 +161,22 @@ def _estimate(data: Dataset, found: _Found) -> Estimate:
         bounds = pooled_bounds([fits[k].affine for k, i in enumerate(voting) if i in found.exact.certified])
         low, high = bounds if bounds is not None else (np.min(used, axis=0), np.max(used, axis=0))
         return Estimate(coefficients, low, high, "certified", **shared)  # type: ignore[arg-type]
-    if found.consensus is not None and found.consensus.spike.z >= 5:
+    if found.consensus is not None and found.consensus.spike.z >= _BELIEVED:
         coefficients = affine(found.consensus.weights)
         half = max(found.halves or 0.0, 0.002)
         return Estimate(coefficients, coefficients - half, coefficients + half, "consensus", **shared)  # type: ignore[arg-type]
     fitted = [affine(f.interval) for f in fits]
     low, high = limits(fitted)
     return Estimate(np.median(fitted, axis=0), low, high, "regression", **shared)  # type: ignore[arg-type]
+
+
+def _worth_turning(data: Dataset, found: _Found, estimate: Estimate) -> bool:
+    """Whether another model may be the product: a spike, a full rounding box, or coefficients outside [0, 1]."""
+    if found.consensus is not None and found.consensus.spike.z >= _BELIEVED:
+        return True
+    full = _mean([data.fits[i].box for i in data.voting]) >= 0.99
+    seen = np.concatenate([estimate.coefficients, estimate.least_squares, estimate.sum_to_one])
+    return full or bool(seen.min() < -0.05 or seen.max() > 1.05)
 
 
 def _named(data: Dataset, recipe: Recipe, variant: Variant) -> Recipe:

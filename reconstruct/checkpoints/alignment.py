@@ -72,8 +72,8 @@ def align(suspect: Catalog, others: list[Catalog]) -> Alignment:
         result = _pair(info, suspect, found, others)
         if isinstance(result, AlignedTensor):
             aligned.append(result)
-            for names, partner in zip(compared, result.sources[1:], strict=True):
-                names.add(partner.name)
+            for names, source in zip(compared, result.sources[1:], strict=True):
+                names.add(source.name)
         else:
             left_out.append(LeftOut(info.name, suspect.reference.given, info.elements, result))
             for reasons, (partner, _) in zip(refused, found, strict=True):

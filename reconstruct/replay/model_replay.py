@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
 from reconstruct.kernels.results import ReplayResult
+from reconstruct.parallel import parallel
 from reconstruct.replay.search import Variant, in_program_form
 
 __all__ = ["ModelReplay", "replay_model", "wrong_coefficients"]
@@ -50,17 +51,18 @@ def replay_model(
     progress: Callable[[int], None] | None = None,
 ) -> ModelReplay:
     """Replay every tensor with its coefficients; `progress` is told the number of elements compared."""
-    results, decoys = [], []
-    for position, chosen in enumerate(coefficients):
-        vectors, divisors = [], []
-        for candidate in (chosen, *wrong_coefficients(chosen)):
-            vector, divisor = in_program_form(candidate, variant)
-            vectors.append(vector)
-            divisors.append(divisor)
-        result = data.replay(position, variant.order, np.array(vectors), np.array(divisors), variant.arithmetic.formula)
-        results.append(result.vector(0))
-        wrong = [result.vector(v) for v in range(1, len(vectors))]
-        decoys.append(max(wrong, key=lambda r: int(r.novel_exact[0])))
+
+    def one(position: int) -> tuple[ReplayResult, ReplayResult]:
+        chosen = coefficients[position]
+        forms = [in_program_form(candidate, variant) for candidate in (chosen, *wrong_coefficients(chosen))]
+        result = data.replay(
+            position, variant.order, np.array([vector for vector, _ in forms]), np.array([d for _, d in forms]),
+            variant.arithmetic.formula,
+        )  # fmt: skip
+        wrong = [result.vector(v) for v in range(1, len(forms))]
         if progress is not None:
             progress(data.measurements[position].elements)
-    return ModelReplay(variant, tuple(coefficients), tuple(results), tuple(decoys))
+        return result.vector(0), max(wrong, key=lambda r: int(r.novel_exact[0]))
+
+    pairs = parallel(one, range(len(coefficients)), data.threads)
+    return ModelReplay(variant, tuple(coefficients), tuple(r for r, _ in pairs), tuple(d for _, d in pairs))

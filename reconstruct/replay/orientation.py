@@ -6,14 +6,18 @@ of .997. But only the child was rounded last, so only in one orientation does a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
 from reconstruct.evidence import OrientationEvidence
+from reconstruct.fitting import with_roles
+from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.replay.consensus import Pool, search_consensus
-from reconstruct.replay.samples import decoy_values
+from reconstruct.replay.samples import decoy_values, replay_values
 from reconstruct.replay.search import find_exact, in_program_form
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
 
@@ -23,6 +27,9 @@ __all__ = ["MATERIAL", "SUSPECT", "material", "orientations", "pools", "starting
 MATERIAL = 0.05
 #: The suspect's name in its own orientation.
 SUSPECT = "the suspect"
+#: A weighted sum in float64: free of any program's own rounding.
+SUM = Formula("sum", "float64")
+_SAMPLE = 16384  # elements of a tensor
 _EXACT = 0.98  # share of sampled elements from which certified bounds are taken as the answer
 
 
@@ -52,28 +59,53 @@ def starting_points(data: Dataset) -> list[NDArray[np.float64]]:
     ]
 
 
-def orientations(data: Dataset, coefficients: NDArray[np.float64]) -> tuple[OrientationEvidence, ...]:
+def orientations(
+    data: Dataset, coefficients: Sequence[NDArray[np.float64]], *, exact: bool, search: bool
+) -> tuple[OrientationEvidence, ...]:
     """The suspect and every material source in the suspect's place, the suspect first, all on equal terms.
 
-    `coefficients` of the sources [K+1] as found for the suspect say which ones matter.
+    `coefficients`: those found for every tensor of `data`, [K+1] each. `exact`: they reproduce the suspect; then the
+    equation solved for each source is replayed. Else, if `search`, each orientation is searched as the suspect's was.
     """
+    if not data.voting or len(data.sources.names) < 2:
+        return ()
+    middle = np.median([coefficients[i] for i in data.voting], axis=0)
     count = len(data.sources.names)
-    found = [_assess(data, tuple(range(count + 1)))]
-    for source in material(coefficients):
-        model = source + 1
+    found: list[OrientationEvidence | None] = []
+    for model in [0, *(1 + source for source in material(middle))] if exact or search else []:
         others = [m for m in range(count + 1) if m != model]
-        if data.sources.has_base and model != 1:
+        if data.sources.has_base and model > 1:
             others.remove(1)
             others.insert(0, 1)
-        found.append(_assess(data, (model, *others)))
+        roles = (model, *others)
+        found.append(_solved(data, roles, coefficients) if exact else _searched(data, roles))
     return tuple(item for item in found if item is not None)
 
 
-def _assess(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | None:
-    turned = data.reoriented(roles)
+def _solved(
+    data: Dataset, roles: tuple[int, ...], coefficients: Sequence[NDArray[np.float64]]
+) -> OrientationEvidence | None:
+    """s = sum c_j x_j, solved for the model in the suspect's place and replayed on samples."""
+    total, used, boxes = ReplayResult.empty(1), [], []
+    target = roles[0]
+    for i in data.voting:
+        if target and abs(coefficients[i][target - 1]) < MATERIAL:
+            continue
+        equation = np.concatenate([[-1.0], coefficients[i]])  # over all models: sums to nothing
+        vector = np.array([-equation[m] / equation[target] for m in roles[1:]])
+        turned = with_roles(data.measurements[i], roles, _SAMPLE) if target else data.measurements[i]
+        used.append(vector)
+        values = turned.values[:, :: max(1, turned.values.shape[1] // _SAMPLE)]
+        part = replay_values(values, turned.lattice.lattice, data.kernels, vector[None], SUM)
+        total = total + part
+        boxes.append(float(part.inside_box[0]) / max(int(part.total[0]), 1))
+    return _evidence(data, roles, np.median(used, axis=0), total, boxes) if used else None
+
+
+def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | None:
+    turned = data.reoriented(roles, sample=_SAMPLE)
     if not turned.voting:
         return None
-    names = (SUSPECT, *data.sources.names)
     exact = find_exact(turned)
     total = ReplayResult.empty(1)
     share = exact.variants[0][1] * len(exact.certified) / len(turned.voting) if exact else 0.0
@@ -89,15 +121,24 @@ def _assess(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | None
             )
         coefficients = np.median(shares, axis=0)
     else:
-        consensus = search_consensus(pools(turned, turned.voting), starting_points(turned), data.kernels, threads=data.threads)
+        consensus = search_consensus(
+            pools(turned, turned.voting), starting_points(turned), data.kernels, threads=data.threads
+        )
         if consensus is None:
             return None
         total = consensus.replay
         coefficients = np.concatenate([[1 - consensus.weights.sum()], consensus.weights])
+    return _evidence(data, roles, coefficients, total, [turned.fits[i].box for i in turned.voting])
+
+
+def _evidence(
+    data: Dataset, roles: tuple[int, ...], coefficients: NDArray[np.float64], total: ReplayResult, boxes: list[float]
+) -> OrientationEvidence:
+    names = (SUSPECT, *data.sources.names)
     by_name = {names[model]: float(c) for model, c in zip(roles[1:], coefficients, strict=True)}
     novel = int(total.novel[0])
     return OrientationEvidence(
         names[roles[0]], by_name, by_name.get(SUSPECT, 0.0), float(total.exact[0] / max(total.total[0], 1)), novel,
         float(total.novel_exact[0] / max(novel, 1)), decisive_spike(total.steps[0]),
-        tuple(strata_spikes(total.steps[0])), float(np.median([turned.fits[i].box for i in turned.voting])),
+        tuple(strata_spikes(total.steps[0])), float(np.median(boxes)),
     )  # fmt: skip

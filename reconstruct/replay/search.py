@@ -22,6 +22,7 @@ from reconstruct.kernels.lattice import Lattice
 from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
+from reconstruct.replay.samples import exact_hits
 from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import simplest
 
@@ -58,11 +59,12 @@ def in_program_form(coefficients: NDArray[np.float64], variant: Variant) -> tupl
     formula = variant.arithmetic.formula.order
     if formula == "lerp":  # the second weight says it all; dust on further sources is none of its business
         vector[2:] = 0
-    if formula in {"sum", "fused", "stack"} and not np.allclose(vector, np.round(vector, 4), atol=1e-12):
-        for denominator in range(2, 65):
-            whole = vector * denominator
-            if np.allclose(whole, np.round(whole), atol=1e-9):
-                return np.round(whole), float(denominator)
+    if formula in {"sum", "fused", "stack"} and np.abs(vector - np.round(vector, 4)).max() > 1e-12:
+        wholes = vector * np.arange(2, 65)[:, None]
+        fits = np.abs(wholes - np.round(wholes)).max(axis=1) < 1e-9
+        if fits.any():
+            first = int(np.argmax(fits))
+            return np.round(wholes[first]), float(first + 2)
     return vector, divisor
 
 
@@ -287,11 +289,13 @@ def _evaluate(
                 vector, divisor = in_program_form(full, variant)
                 vectors.append(vector)
                 divisors.append(divisor)
-            result = data.replay_sample(
-                i, np.array(vectors), variant.arithmetic.formula, np.array(divisors), variant.order, limit
-            )
-            hits += result.exact
-            total += int(result.total[0])
+            m = data.measurements[i]
+            values = m.values[:, :: max(1, m.values.shape[1] // limit)]
+            hits += exact_hits(
+                values, m.lattice.lattice, np.array(vectors), np.array(divisors), variant.arithmetic.formula,
+                variant.order,
+            )  # fmt: skip
+            total += values.shape[1]
         best = int(hits.max())
         first = int(np.flatnonzero(hits >= best - max(1, int(2e-4 * best)))[0])
         chosen[key] = options[first]

@@ -24,19 +24,19 @@ def test_a_folder_or_file_that_is_no_checkpoint_says_why_and_what_to_do(case: st
         open_checkpoint(str(given))
     assert str(tmp_path) in str(caught.value.subject)
     assert caught.value.remedy is not None
-    assert remedy.split(".*")[0] in caught.value.remedy
+    assert remedy in caught.value.remedy
     assert "\n" not in str(caught.value)
 
 
 def test_a_path_where_nothing_lies_is_quoted_as_given() -> None:
-    with pytest.raises(CheckpointError, match="^nowhere/model-x: no such file or folder") as caught:
+    with pytest.raises(CheckpointError, match=r"^nowhere/model-x: no such file or folder") as caught:
         open_checkpoint("nowhere/model-x")
     assert "must be downloaded first" in str(caught.value)
 
 
 def test_a_broken_link_says_where_it_points(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
-    with pytest.raises(CheckpointError, match="a link to .*gone, where nothing lies"):
+    with pytest.raises(CheckpointError, match=r"a link to .*gone, where nothing lies"):
         open_checkpoint(str(tmp_path / "model.safetensors"))
 
 

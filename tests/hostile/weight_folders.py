@@ -105,7 +105,7 @@ def adapter_file(folder: Path) -> Path:
     return adapter_only(folder) / "adapter_model.safetensors"
 
 
-@refused("no weights under a usual name; there is step-900.pt", "If that is the model, give .*step-900.pt")
+@refused("no weights under a usual name; there is step-900.pt", "If that is the model, give")
 def folder_with_a_training_checkpoint(folder: Path) -> Path:
     torch.save(ONES, folder / "step-900.pt")
     return folder

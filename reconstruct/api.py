@@ -1,0 +1,213 @@
+"""The way through the house on one screen: references -> catalogs -> alignment -> measurements -> evidence -> verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from reconstruct.analysis import analyse
+from reconstruct.checkpoints.alignment import Alignment, LeftOut, align
+from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_duplicates
+from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
+from reconstruct.engine.store import STORE_SCHEMA, RunStore
+from reconstruct.errors import ConfigurationError, StoreError
+from reconstruct.evidence import Measurement, SourceTable
+from reconstruct.kernels.select import Kernels, select
+from reconstruct.reconstruction import Reconstruction
+from reconstruct.sampling import SamplingPlan
+from reconstruct.schema import FAMILIES, ComputeConfig, HypothesesConfig
+from reconstruct.verdict import decide
+
+__all__ = ["Progress", "Silent", "fit", "load_run", "refit", "resume"]
+
+_MAXIMUM_SOURCES = 9  # the pivot and eight more: what the kernels hold in registers
+
+
+class Progress(Protocol):
+    """What a run tells its watcher."""
+
+    def phase(self, name: str, total_bytes: int) -> None:
+        """A new phase begins; it will read so many bytes."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """So many bytes more are done."""
+        ...
+
+
+class Silent:
+    """Nobody watches."""
+
+    def phase(self, name: str, total_bytes: int) -> None:
+        """Ignored."""
+
+    def advance(self, count: int) -> None:
+        """Ignored."""
+
+
+def fit(
+    suspect: str | Path,
+    parents: Sequence[str | Path],
+    base: str | Path | None = None,
+    *,
+    folder: str | Path | None = None,
+    families: Sequence[str] = FAMILIES,
+    sampling: SamplingPlan | None = None,
+    threads: int = 0,
+    kernels: str = "auto",
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Rebuild `suspect` from `parents` (and `base`): folders or weight files. Everything is kept in `folder`.
+
+    A folder that already holds a run of the very same models and plan is continued. Raises ReconstructError.
+    """
+    if not parents:
+        raise ConfigurationError("no parents", subject="parents", remedy="Name at least one candidate")
+    models = [str(suspect), *([str(base)] if base is not None else []), *map(str, parents)]
+    config = {
+        "models": models, "has_base": base is not None, "families": list(families),
+        "sampling": asdict(sampling or SamplingPlan()), "kernels": _kernels(kernels).name,
+    }  # fmt: skip
+    target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
+    catalogs, alignment = _open(models)
+    with RunStore.create(target) as store:
+        known = store.get("config")
+        if known is not None and known != config:
+            raise StoreError(
+                "this folder holds another run", subject=str(target), remedy="Say folder=<another folder>"
+            )
+        store.put("schema", STORE_SCHEMA)
+        store.put("config", config)
+        return _run(store, catalogs, alignment, threads, progress or Silent())
+
+
+def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
+    """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
+    with RunStore.open(Path(folder)) as store:
+        catalogs, alignment = _open(store.get("config")["models"])
+        store.event("resumed", "")
+        return _run(store, catalogs, alignment, threads, progress or Silent())
+
+
+def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
+    """A finished run from its store; no weights are read. Raises StoreError if it is not finished."""
+    with RunStore.open(Path(folder)) as store:
+        measurements, table = _finished(store)
+        return _conclude(store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None)
+
+
+def refit(
+    folder: str | Path, parents: Sequence[str] = (), families: Sequence[str] = FAMILIES, *, threads: int = 0
+) -> Reconstruction:
+    """Fit a finished run again with fewer parents or other families, from its store alone (replays on the samples).
+
+    `parents` as they were named in the run; empty for all. Raises ConfigurationError for a parent the run has not.
+    """
+    with RunStore.open(Path(folder)) as store:
+        measurements, table = _finished(store)
+        known = [table.names[j] for j in table.parents]
+        if missing := [name for name in parents if name not in known]:
+            raise ConfigurationError(
+                f"not in this run: {', '.join(missing)}", subject="parents", remedy=f"It has {', '.join(known)}"
+            )
+        keep = [j for j in range(len(table.names)) if j not in table.parents or not parents or table.names[j] in parents]
+        measurements, table = subset(measurements, table, keep)
+        return _conclude(store, measurements, table, None, families, threads, None)
+
+
+def _open(models: Sequence[str]) -> tuple[list[Catalog], Alignment]:
+    if len(models) - 1 > _MAXIMUM_SOURCES:
+        raise ConfigurationError(
+            f"{len(models) - 1} models beside the suspect", subject="parents",
+            remedy=f"At most {_MAXIMUM_SOURCES} are compared at once",
+        )  # fmt: skip
+    catalogs = [open_checkpoint(model) for model in models]
+    return catalogs, align(catalogs[0], catalogs[1:])
+
+
+def _kernels(name: str) -> Kernels:
+    try:
+        return select(name)
+    except ValueError as error:
+        raise ConfigurationError(str(error), subject="compute.kernels") from None
+
+
+def _run(
+    store: RunStore, catalogs: list[Catalog], alignment: Alignment, threads: int, progress: Progress
+) -> Reconstruction:
+    config = store.get("config")
+    workers = ComputeConfig(threads).workers
+    kernels = _kernels(config["kernels"])
+    plan = SamplingPlan(**config["sampling"])
+    parts = [version("merge-reconstruct"), json.dumps(config), *(c.fingerprint() for c in catalogs)]
+    fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    if store.get("fingerprint") not in {None, fingerprint}:
+        raise StoreError(
+            "a model, the configuration or the version changed since this run began", subject=str(store.folder),
+            remedy="Start a new run",
+        )  # fmt: skip
+    store.put("fingerprint", fingerprint)
+    store.put("version", version("merge-reconstruct"))
+    store.put("left_out", [asdict(item) for item in alignment.left_out])
+    store.put("tensors", len(alignment.tensors))
+    total = sum(info.end - info.begin for tensor in alignment.tensors for info in tensor.sources)
+    progress.phase("measuring", total)
+    measurements = measure_all(alignment.tensors, catalogs, plan, kernels, store, workers, progress.advance)
+    store.event("measured", f"{len(measurements)} tensors")
+    replay = JournaledReplay(alignment.tensors, catalogs, plan, kernels, store)
+    sizes = {t.name: sum(i.end - i.begin for i in t.sources) // max(t.elements, 1) for t in alignment.tensors}
+    progress.phase("fitting and replaying", total)
+    widest = max(sizes.values(), default=0)
+    run = _conclude(
+        store, measurements, _table(config), replay, config["families"], workers,
+        lambda elements: progress.advance(elements * widest),
+    )  # fmt: skip
+    store.put("finished", value=True)
+    store.event("finished", run.verdict.kind.value)
+    return run
+
+
+def _table(config: dict[str, object]) -> SourceTable:
+    models = config["models"]
+    assert isinstance(models, list)
+    return SourceTable(tuple(models[1:]), bool(config["has_base"]), tuple(range(1, len(models))))
+
+
+def _finished(store: RunStore) -> tuple[tuple[Measurement, ...], SourceTable]:
+    if not store.get("finished"):
+        raise StoreError(
+            "this run was not finished", subject=str(store.folder), remedy=f"reconstruct fit resume={store.folder}"
+        )
+    return load_all(store), _table(store.get("config"))
+
+
+def _conclude(
+    store: RunStore,
+    measurements: tuple[Measurement, ...],
+    table: SourceTable,
+    full: FullReplay | None,
+    families: Sequence[str],
+    threads: int,
+    advance: Callable[[int], None] | None,
+) -> Reconstruction:
+    """Everything after the weights: the same for a new run, a resumed one and one from the store."""
+    config = store.get("config")
+    chosen = frozenset(HypothesesConfig(list(families)).families)
+    workers = ComputeConfig(threads).workers
+    distinct, remaining = without_duplicates(measurements, table)
+    seed = int(config["sampling"]["seed"])
+    data = Dataset(
+        remaining, distinct, fit_all(distinct, chosen, workers, seed), _kernels(config["kernels"]), chosen, workers,
+        seed, full,
+    )  # fmt: skip
+    evidence = analyse(data, advance)
+    left_out = tuple(LeftOut(**item) for item in store.get("left_out") or [])
+    return Reconstruction(config["models"][0], evidence, decide(evidence), left_out, store.folder)

@@ -1,0 +1,72 @@
+"""What the verbs do once their configuration is a dataclass: call the API, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from reconstruct.api import fit, load_run, refit, resume
+from reconstruct.reconstruction import Reconstruction
+from reconstruct.report.console import print_report, progress
+from reconstruct.report.result import to_json
+from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig
+
+__all__ = ["run_fit", "run_report", "write_report"]
+
+
+def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction:
+    """`reconstruct fit`: a new run, a resumed one, or a re-fit from a store. Raises ReconstructError."""
+    console = console or Console()
+    folder = _run_folder(config)
+    with progress(console, config.report.console) as watch:
+        if config.resume:
+            run = resume(config.resume, threads=config.compute.threads, progress=watch)
+        elif config.refit:
+            run = refit(config.refit, config.parents, config.hypotheses.families, threads=config.compute.threads)
+        else:
+            assert config.suspect is not None  # the schema demands it
+            run = fit(
+                config.suspect, config.parents, config.base, folder=folder, families=config.hypotheses.families,
+                sampling=config.sampling.plan(), threads=config.compute.threads, kernels=config.compute.kernels,
+                progress=watch,
+            )  # fmt: skip
+    write_report(run, config.report, folder / "report", console)
+    return run
+
+
+def run_report(config: ReportVerbConfig, console: Console | None = None) -> Reconstruction:
+    """`reconstruct report`: from the store of a finished run. Raises ReconstructError."""
+    assert config.run is not None  # the schema demands it
+    run = load_run(config.run)
+    write_report(run, config.report, Path(config.run) / "report", console or Console())
+    return run
+
+
+def write_report(run: Reconstruction, config: ReportConfig, target: Path, console: Console) -> None:
+    """result.json and recipe.yml always; table, plots and console as configured."""
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "result.json").write_text(to_json(run), "utf-8")
+    recipe = target / "recipe.yml"
+    if run.recipe is not None:
+        recipe.write_text(run.recipe.to_yaml(), "utf-8")
+    else:
+        recipe.unlink(missing_ok=True)  # a re-run with another outcome must not leave an old one
+    if config.table:
+        from reconstruct.report.tables import write_parquet
+
+        write_parquet(run.table(), target / "tensors.parquet")
+    if config.plots:
+        run.plot(target, tuple(config.formats))
+    if config.console:
+        print_report(console, run.evidence, run.verdict, run.suspect, len(run.left_out))
+        console.print(f"report: {target}", soft_wrap=True, highlight=False)
+
+
+def _run_folder(config: FitConfig) -> Path:
+    """Hydra's output folder of this job, else what the configuration says, else a new one under runs/."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        return Path(HydraConfig.get().runtime.output_dir)
+    return Path(config.resume or config.folder or "runs/fit")

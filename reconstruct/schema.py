@@ -1,0 +1,189 @@
+"""The configuration of every verb as dataclasses; Hydra composes them, nothing of Hydra lives beyond `to_dataclass`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+from reconstruct.errors import ConfigurationError
+from reconstruct.sampling import SamplingPlan
+
+__all__ = [
+    "FAMILIES",
+    "ComputeConfig",
+    "EngineConfig",
+    "FitConfig",
+    "HypothesesConfig",
+    "ReportConfig",
+    "ReportVerbConfig",
+    "SamplingConfig",
+    "register",
+    "to_dataclass",
+]
+
+FAMILIES = ("linear", "slerp", "task_arithmetic")
+_KERNELS = ("auto", "processor", "reference")
+_ENGINES = ("local",)
+_FORMATS = ("png", "svg")
+_T = TypeVar("_T")
+
+
+def _choose(value: str, allowed: tuple[str, ...], option: str) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"no {value!r}", subject=option, remedy=f"There are {', '.join(allowed)}")
+
+
+@dataclass
+class HypothesesConfig:
+    """`families`: the merge families that are fitted."""
+
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+
+    def __post_init__(self) -> None:
+        if not self.families:
+            raise ConfigurationError("empty", subject="hypotheses.families", remedy="Name at least one family")
+        for family in self.families:
+            _choose(family, FAMILIES, "hypotheses.families")
+
+
+@dataclass
+class ComputeConfig:
+    """`threads`: 0 for one a processor core; `kernels`: auto, processor or reference."""
+
+    threads: int = 0
+    kernels: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigurationError("must not be negative", subject="compute.threads")
+        _choose(self.kernels, _KERNELS, "compute.kernels")
+
+    @property
+    def workers(self) -> int:
+        """Number of threads to use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+@dataclass
+class EngineConfig:
+    """`name`: what maps units to results."""
+
+    name: str = "local"
+
+    def __post_init__(self) -> None:
+        _choose(self.name, _ENGINES, "engine.name")
+
+
+@dataclass
+class SamplingConfig:
+    """See `reconstruct.sampling.SamplingPlan`; elements, not bytes."""
+
+    block: int = 1 << 22
+    elements: int = 65536
+    total: int = 1 << 23
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.plan()
+
+    def plan(self) -> SamplingPlan:
+        """The same as a plan; raises ConfigurationError for numbers that make none."""
+        return SamplingPlan(self.block, self.elements, self.total, self.seed)
+
+
+@dataclass
+class ReportConfig:
+    """`plots`, `console`, `table`: what is made; `formats` of the plots."""
+
+    plots: bool = True
+    table: bool = True
+    console: bool = True
+    formats: list[str] = field(default_factory=lambda: list(_FORMATS))
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            _choose(name, _FORMATS, "report.formats")
+
+
+@dataclass
+class FitConfig:
+    """`reconstruct fit`. `resume`: a run folder to go on with; `refit`: one to fit again from, without weights."""
+
+    suspect: str | None = None
+    parents: list[str] = field(default_factory=list)
+    base: str | None = None
+    folder: str | None = None
+    resume: str | None = None
+    refit: str | None = None
+    hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if self.resume and self.refit:
+            raise ConfigurationError("resume and refit exclude each other", subject="refit")
+        if self.resume:
+            if self.suspect or self.parents or self.base:
+                raise ConfigurationError(
+                    "a resumed run keeps its own models", subject="resume", remedy="Leave suspect, parents and base out"
+                )
+            return
+        if self.refit:
+            if self.suspect:
+                raise ConfigurationError("a re-fit keeps its own suspect", subject="refit", remedy="Leave suspect out")
+            return
+        if not self.suspect:
+            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder or file>")
+        if not self.parents:
+            raise ConfigurationError("missing", subject="parents", remedy="Say parents=[<folder>,<folder>]")
+
+
+@dataclass
+class ReportVerbConfig:
+    """`reconstruct report`. `run`: the folder of a finished run."""
+
+    run: str | None = None
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigurationError("missing", subject="run", remedy="Say run=<folder of a finished run>")
+
+
+def register() -> None:
+    """Put the schemas where Hydra finds them, and the one resolver that the run folders need. Idempotent."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="fit_schema", node=FitConfig)
+    store.store(name="report_schema", node=ReportVerbConfig)
+    OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
+
+
+def to_dataclass(config: Any, kind: type[_T]) -> _T:  # noqa: ANN401 - an omegaconf.DictConfig
+    """Composed configuration -> dataclass. Raises ConfigurationError for keys that the dataclass does not have."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _refuse_unknown(OmegaConf.to_container(config), kind, "")
+    try:
+        result: _T = OmegaConf.to_object(config)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(str(error).splitlines()[0]) from None
+    return result
+
+
+def _refuse_unknown(value: Any, kind: Any, prefix: str) -> None:  # noqa: ANN401 - nested containers
+    known = {f.name: f for f in fields(kind)}
+    for key, inner in value.items():
+        if key not in known:
+            raise ConfigurationError(
+                "no such option", subject=f"{prefix}{key}", remedy=f"There are {', '.join(sorted(known))}"
+            )
+        default = known[key].default_factory
+        if is_dataclass(default) and isinstance(inner, dict):
+            _refuse_unknown(inner, default, f"{prefix}{key}.")
