@@ -16,6 +16,7 @@ from reconstruct.dataset import Dataset
 from reconstruct.evidence import Controls, Estimate, ModelEvidence, TensorEvidence
 from reconstruct.hypotheses.base import misfit
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
+from reconstruct.kernels.results import ReplayResult
 from reconstruct.pooling import affine, limits, pool, pooled_bounds, sum_replays
 from reconstruct.recipe import Cell, Recipe
 from reconstruct.replay.arithmetic import ARITHMETICS
@@ -28,6 +29,7 @@ from reconstruct.statistics.agreement import Agreement, agreement
 from reconstruct.replay.lineage import lineage
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
 from reconstruct.statistics.moments import least_squares
+from reconstruct.statistics.rounding import FINE_MANTISSA
 
 __all__ = ["analyse"]
 
@@ -79,7 +81,7 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         agreement=_agreement(data),
         block_agreement=_block_agreement(data),
         orientations=orientations(
-            data, [t.coefficients for t in tensors], exact=exact, search=_worth_turning(data, found, estimate)
+            data, [t.coefficients for t in tensors], exact=_replays(total), search=_worth_turning(data, found, estimate)
         ),
         lineage=tuple(lineage([data.measurements[i] for i in voting], j) for j in range(len(data.sources.names))),
         curve=_curve(data, found),
@@ -91,7 +93,9 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
 def _find(data: Dataset) -> _Found:
     """The exact recipe if there is one, else the consensus of untouched elements, else the median fit."""
     exact = find_exact(data) if data.voting else None
-    if exact is not None and exact.variants[0][1] * len(exact.certified) >= _EXACT_SHARE * len(data.voting):
+    if exact is not None and (
+        exact.variants[0][1] * len(exact.certified) >= _EXACT_SHARE * len(data.voting) or _all_fine(data)
+    ):
         return _Found(exact, None, None, None, exact.recipe)
     if not data.voting or len(data.sources.names) < 2:
         return _Found(None, None, None, None, _constant(data, np.zeros(len(data.sources.names) - 1)))
@@ -109,6 +113,11 @@ def _find(data: Dataset) -> _Found:
         if pair[0] is not None and pair[1] is not None:
             halves = float(np.abs(pair[0].weights - pair[1].weights).max())
     return _Found(None, consensus, null, halves, _constant(data, weights))
+
+
+def _all_fine(data: Dataset) -> bool:
+    """Storage as fine as the arithmetic: bounds of a few parts in ten million are proof enough, bits depend on order."""
+    return all(data.measurements[i].lattice.lattice.mantissa > FINE_MANTISSA for i in data.voting)
 
 
 def _constant(data: Dataset, weights: NDArray[np.float64]) -> Recipe:
@@ -168,6 +177,11 @@ def _estimate(data: Dataset, found: _Found) -> Estimate:
     fitted = [affine(f.interval) for f in fits]
     low, high = limits(fitted)
     return Estimate(np.median(fitted, axis=0), low, high, "regression", **shared)  # type: ignore[arg-type]
+
+
+def _replays(total: ReplayResult) -> bool:
+    """Whether practically every bit is reproduced: then the other orientations follow by solving one equation."""
+    return bool(total.total[0]) and float(total.exact[0]) / float(total.total[0]) >= 0.999
 
 
 def _worth_turning(data: Dataset, found: _Found, estimate: Estimate) -> bool:

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from reconstruct.api import fit, load_run, refit, resume
 from reconstruct.reconstruction import Reconstruction
-from reconstruct.report.console import print_report, progress
 from reconstruct.report.result import to_json
 from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig
 
@@ -17,6 +16,8 @@ __all__ = ["run_fit", "run_report", "write_report"]
 
 def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction:
     """`reconstruct fit`: a new run, a resumed one, or a re-fit from a store. Raises ReconstructError."""
+    from reconstruct.report.console import progress
+
     console = console or Console()
     folder = _run_folder(config)
     with progress(console, config.report.console) as watch:
@@ -59,6 +60,8 @@ def write_report(run: Reconstruction, config: ReportConfig, target: Path, consol
     if config.plots:
         run.plot(target, tuple(config.formats))
     if config.console:
+        from reconstruct.report.console import print_report
+
         print_report(console, run.evidence, run.verdict, run.suspect, len(run.left_out))
         console.print(f"report: {target}", soft_wrap=True, highlight=False)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reconstruct.evidence import Measurement, TensorFit
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH, Slerp, slerp_interval
 from reconstruct.statistics.moments import least_squares
-from reconstruct.statistics.rounding import TOLERANCES, Box, Rows, certify, interval_fit, rows_of
+from reconstruct.statistics.rounding import FINE_MANTISSA, TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
 __all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "with_roles"]
 
@@ -106,7 +106,7 @@ def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple
     found = {}
     sources = len(measurement.lattices) - 1
     lattice = measurement.lattice.lattice
-    fine = lattice.mantissa > 16
+    fine = lattice.mantissa > FINE_MANTISSA
     for first, second in itertools.combinations(range(sources), 2):
         cosine = measurement.moments.cosine(first, second)
         if abs(cosine) > LINEAR_BRANCH:

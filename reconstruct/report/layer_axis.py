@@ -17,6 +17,7 @@ __all__ = ["LayerAxis"]
 
 _TICKS = 18  # labelled layers at most
 _NAMED = 12  # labels that are words, at most
+_UPRIGHT = 9  # more layers than these, and words are written upwards
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class LayerAxis:
         shown = self._ticks()
         axes.set_xlim(self.edges[0], self.edges[-1])
         axes.set_xticks([float(self.centres[i]) for i in shown], [self._text(i) for i in shown])
-        upright = len(self.labels) > 9
-        for i, tick in zip(shown, axes.get_xticklabels(), strict=True):
-            if upright and layer_number(self.labels[i]) is None:
+        upright = len(self.labels) > _UPRIGHT
+        for i, tick in zip(shown, axes.get_xticklabels(), strict=False):
+            if upright and not self._text(i).isdecimal():
                 tick.set_rotation(90)
         for run, following in pairwise(self.runs()):
             if len(run) > 1 or len(following) > 1:
@@ -86,6 +87,7 @@ class LayerAxis:
     def _text(self, i: int) -> str:
         place = layer_number(self.labels[i])
         if place is None:
-            return legible(shorten(self.labels[i], 14))
+            label = self.labels[i] if len(self.labels) <= _UPRIGHT else self.labels[i].replace("embedding", "embed")
+            return legible(shorten(label, 14))
         first = any(run[0] == i for run in self.runs())
         return legible(shorten(self.labels[i], 14)) if place[0] and first else str(place[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from reconstruct.report.wording import VERDICT_WORDS, shorten
+from reconstruct.report.wording import VERDICT_WORDS, short_names, shorten
 from reconstruct.verdict import Verdict
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PALE", "PURPLE", "SKY", "SMALL", "VERMILLION", "legible", "log_ticks",
-    "name_of", "new_figure", "plot_settings", "save",
+    "name_of", "new_figure", "plot_settings", "save", "settle", "source_names",
 ]  # fmt: skip
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -71,9 +71,9 @@ def plot_settings() -> Iterator[None]:
 
 def new_figure(finding: str, verdict: Verdict, suspect: str, detail: str, height: float) -> Figure:
     """A figure with its heading: what is seen, in words; then whose weights these are, the verdict, and a detail."""
-    lines = textwrap.wrap(legible(finding), 84)
+    lines = _balanced(legible(finding), 80)
     about = f"{name_of(suspect, 60)}   |   verdict: {VERDICT_WORDS[verdict.kind]}"
-    below = [about, *textwrap.wrap(legible(detail), 108)]
+    below = [about, *_balanced(legible(detail), 112)]
     head = 0.16 + 0.27 * len(lines) + 0.22 * len(below) + 0.08
     height += head
     figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS, facecolor="white", layout="constrained")
@@ -89,6 +89,14 @@ def new_figure(finding: str, verdict: Verdict, suspect: str, detail: str, height
         top -= 0.23 / height
         figure.text(0.015, top, "\n".join(below[1:]), fontsize=SMALL, va="top", color=GREY, linespacing=1.25)
     return figure
+
+
+def _balanced(text: str, limit: int) -> list[str]:
+    """As few lines as the limit allows, of about equal length: no word is left alone on the last one."""
+    text = text.replace(" %", "\u00a0%").replace("> ", ">\u00a0").replace("< ", "<\u00a0")
+    fewest = len(textwrap.wrap(text, limit, break_on_hyphens=False))
+    tries = (textwrap.wrap(text, width, break_on_hyphens=False) for width in range(20, limit + 1))
+    return next(lines for lines in tries if len(lines) <= fewest)
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -113,6 +121,11 @@ def _glyphs() -> frozenset[int]:
 def legible(text: str) -> str:
     """The text with every character the font cannot draw, and every control character, replaced."""
     return "".join(c if ord(c) in _glyphs() and c.isprintable() else "\ufffd" for c in text)
+
+
+def source_names(names: Sequence[str], limit: int = 28) -> list[str]:
+    """Names of the sources fit for a plot: legible, short and still told apart."""
+    return [legible(name) for name in short_names(names, limit)]
 
 
 def name_of(name: str, limit: int = 28) -> str:

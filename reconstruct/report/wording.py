@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import os.path
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "number",
     "origin_word",
     "share",
+    "short_names",
     "shorten",
     "unique",
 ]
@@ -46,6 +48,23 @@ def shorten(name: str, limit: int) -> str:
         return name
     tail = (limit - 1) // 2
     return f"{name[: limit - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def short_names(names: Sequence[str], limit: int) -> list[str]:
+    """At most `limit` characters each and still told apart: a folder or organisation that all share is left out, then
+    what all begin and end with.
+    """
+    result = [shorten(name, limit) for name in _without(names, lambda a: a.rpartition("/")[0] + "/" if "/" in a else "")]
+    if len(set(result)) < len(set(names)):
+        bare = _without([name[::-1] for name in _without(names, str)], str)
+        result = [shorten(name[::-1] or "…", limit) for name in bare]
+    return unique(result) if len(set(names)) == len(names) else result
+
+
+def _without(names: Sequence[str], prefix: Callable[[str], str]) -> list[str]:
+    """Names without the longest start of `prefix(name)` that all share."""
+    shared = os.path.commonprefix([prefix(name) for name in names]) if len(names) > 1 else ""
+    return [name[len(shared) :] or name for name in names]
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -124,7 +143,7 @@ def varies(evidence: ModelEvidence) -> bool:
 def origin_word(estimate: Estimate) -> str:
     """Where the whole-model coefficients come from."""
     words = {
-        "certified": "certified",
+        "certified": "certified by linear programmes",
         "consensus": "consensus of untouched weights",
         "regression": "median of interval fits",
     }

@@ -1,7 +1,7 @@
 """Damped Newton for the interval fit, compiled: min_w sum max(0, |X w - Y| - epsilon) on a shrinking quadratic edge.
 
-The edge of width mu replaces the corner of each term by v^2 / (2 mu) for 0 < v < mu; mu runs from 10 spacings down to
-0.003, each optimum the start of the next. Steps are halved until Armijo's condition holds.
+The edge of width mu replaces the corner of each term by v^2 / (2 mu) for 0 < v < mu; mu runs from a million spacings
+(float32 weights, far starts) down to 0.003, each optimum the start of the next. Steps are halved until Armijo's condition holds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numba import njit
 
 __all__ = ["damped_newton"]
 
-_EDGES = np.array([10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003])
+_EDGES = np.array([1e6, 1e4, 100.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003])
 _STEPS = 12  # Newton steps per edge
 
 

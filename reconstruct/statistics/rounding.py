@@ -16,7 +16,7 @@ from scipy.optimize import linprog
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.newton import damped_newton
 
-__all__ = ["TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
+__all__ = ["FINE_MANTISSA", "TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -35,7 +35,8 @@ TOLERANCES = (
     Tolerance("weighted deltas rounded in the working dtype", 0.502, 1.0),
     Tolerance("weighted models rounded in the working dtype", 2.0, 1.0),
 )
-_FINE_MANTISSA = 16  # lattices beyond are as fine as the arithmetic itself
+#: Lattices with more mantissa bits are as fine as the arithmetic itself.
+FINE_MANTISSA = 16
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
     unit is then the spacing of the largest number involved, with two spacings of slack.
     """
     suspect, pivot = values[0].astype(np.float64), values[1].astype(np.float64)
-    fine = lattice.mantissa > _FINE_MANTISSA
+    fine = lattice.mantissa > FINE_MANTISSA
     unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
     X = np.ascontiguousarray(((values[2:].astype(np.float64) - pivot) / unit).T)
     # Each product is off by half a spacing of itself, so is their sum: 2^-(m+1) |w delta| twice, for |w| up to 1.

@@ -1,0 +1,52 @@
+"""The plots of one run. Matplotlib is imported when the first plot is drawn, and never asked for a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconstruct.evidence import ModelEvidence
+from reconstruct.verdict import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PLOTS", "build_figures", "draw_plots"]
+
+#: File names, in the order in which a report shows them.
+PLOTS = ("residual-per-layer", "coefficients-per-layer", "heat-map", "spike-histogram", "untouched-share")
+
+
+def draw_plots(
+    evidence: ModelEvidence, verdict: Verdict, suspect: str, folder: Path, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Write every plot that has something to show, in every format ("png", "svg"). Raises ValueError on another one.
+
+    The same evidence gives the same bytes. Safe to call from several threads.
+    """
+    unknown = sorted(set(formats) - {"png", "svg"})
+    if unknown:
+        raise ValueError(f"plots are written as png or svg, not as {', '.join(unknown)}")
+    from reconstruct.report.plot_style import plot_settings, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with plot_settings():
+        return [
+            save(figure, folder / f"{name}.{suffix}")
+            for name, figure in build_figures(evidence, verdict, suspect).items()
+            for suffix in formats
+        ]
+
+
+def build_figures(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> dict[str, Figure]:
+    """The plots by name, laid out but not written; those with nothing to show are left out."""
+    from reconstruct.report.plot_heat_map import heat_map
+    from reconstruct.report.plot_layers import coefficients_per_layer, residual_per_layer
+    from reconstruct.report.plot_spikes import spike_histogram, untouched_share
+    from reconstruct.report.plot_style import plot_settings, settle
+
+    drawers = (residual_per_layer, coefficients_per_layer, heat_map, spike_histogram, untouched_share)
+    with plot_settings():
+        drawn = {name: draw(evidence, verdict, suspect) for name, draw in zip(PLOTS, drawers, strict=True)}
+        return {name: settle(figure) for name, figure in drawn.items() if figure is not None}
