@@ -59,6 +59,7 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
     estimate = _estimate(data, found)
     votes = [tensors[i] for i in voting]
     total = sum_replays(t.replay for t in votes)
+    smooth = sum_replays(t.replay for t in votes if t.measurement.smooth_lattice)
     matrices = [t for t in tensors if t.measurement.is_matrix] or list(tensors)
     exact = found.exact is not None
     return ModelEvidence(
@@ -74,15 +75,16 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         programs=tuple(dict.fromkeys(r.variant.arithmetic.program for r in tied)) if exact else (),
         families=_families(data, found, tied),
         replay=total,
-        strata=tuple(strata_spikes(total.steps[0])),
-        spike=decisive_spike(total.steps[0]),
+        strata=tuple(strata_spikes(smooth.steps[0])),
+        spike=decisive_spike(smooth.steps[0]),
         box=_mean([data.fits[i].box for i in voting]),
         controls=_controls(data, found, tensors),
         agreement=_agreement(data),
         block_agreement=_block_agreement(data),
         orientations=orientations(
-            data, [t.coefficients for t in tensors], exact=_replays(total), search=_worth_turning(data, found, estimate)
-        ),
+            data, [t.coefficients for t in tensors], exact=_replays(total) and not _outside(estimate),
+            search=_worth_turning(data, found, estimate),
+        ),  # fmt: skip
         lineage=tuple(lineage([data.measurements[i] for i in voting], j) for j in range(len(data.sources.names))),
         curve=_curve(data, found),
         exhaustive=data.full is not None,
@@ -147,7 +149,7 @@ def _tensor(data: Dataset, position: int, replayed: ModelReplay) -> TensorEviden
     return TensorEvidence(
         m, fit, chosen, result, replayed.decoys[position],
         float(np.sqrt(misfit(m.moments, chosen))), float(np.sqrt(m.moments.rounding_energy / max(m.elements, 1))),
-        float(np.sqrt(wrong)), decisive_spike(result.steps[0]),
+        float(np.sqrt(wrong)), decisive_spike(result.steps[0] if m.smooth_lattice else np.zeros_like(result.steps[0])),
     )  # fmt: skip
 
 
@@ -188,9 +190,13 @@ def _worth_turning(data: Dataset, found: _Found, estimate: Estimate) -> bool:
     """Whether another model may be the product: a spike, a full rounding box, or coefficients outside [0, 1]."""
     if found.consensus is not None and found.consensus.spike.z >= _BELIEVED:
         return True
-    full = _mean([data.fits[i].box for i in data.voting]) >= 0.99
+    return _outside(estimate) or _mean([data.fits[i].box for i in data.voting]) >= 0.99
+
+
+def _outside(estimate: Estimate) -> bool:
+    """Whether a coefficient lies outside [0, 1]: a product has shares of its sources, a source has not of its product."""
     seen = np.concatenate([estimate.coefficients, estimate.least_squares, estimate.sum_to_one])
-    return full or bool(seen.min() < -0.05 or seen.max() > 1.05)
+    return bool(seen.min() < -0.05 or seen.max() > 1.05)
 
 
 def _named(data: Dataset, recipe: Recipe, variant: Variant) -> Recipe:
@@ -298,10 +304,11 @@ def _curve(data: Dataset, found: _Found) -> tuple[tuple[float, float, float], ..
     vectors[:, moved] += offsets
     coefficients = np.column_stack([1 - vectors.sum(axis=1), vectors])
     total = None
-    for i in voting[:48]:
+    for i in [i for i in voting if data.measurements[i].smooth_lattice][:48]:
         part = data.replay_sample(i, coefficients, DELTA, limit=8192)
         total = part if total is None else total + part
-    assert total is not None
+    if total is None:
+        return ()
     spikes = [decisive_spike(steps) for steps in total.steps]
     return tuple(
         (float(v[moved]), s.hit_rate, s.untouched if s.count >= 100 else float("nan"))
@@ -319,7 +326,10 @@ def _notes(data: Dataset) -> tuple[str, ...]:
     notes += [f"{twin} holds the same weights as {kept} and is set aside." for twin, kept in data.sources.duplicates]
     irregular = sum(1 for m in data.measurements if m.is_matrix and not m.lattice.regular)
     if irregular:
-        notes.append(f"{irregular} matrices use an irregular lattice (a scaled format was converted) and do not vote.")
+        notes.append(
+            f"{irregular} matrices use a lattice with gaps (a scaled format or few distinct values): only replays to "
+            "the bit count there, not the share of untouched elements."
+        )
     coarse = sum(1 for m in data.measurements if m.is_matrix and m.lattice.coarser)
     if coarse:
         notes.append(f"{coarse} matrices use a coarser lattice than their dtype; all spacings are those of the lattice.")

@@ -80,7 +80,7 @@ def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 
         return TensorFit(solution, solution.weights, None, {}, 0.0, 0.0, 0.0)
     rows = rows_for(measurement)
     interval = fit_rows(rows, solution.weights)
-    usable = len(rows) >= 50 and measurement.lattice.regular
+    usable = len(rows) >= 50
     affine = best_certificate(rows, interval) if usable and set(families) != {"slerp"} else None
     slerp = _slerp_certificates(measurement) if usable and "slerp" in families else {}
     order = np.random.default_rng(seed).permutation(len(rows))

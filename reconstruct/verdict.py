@@ -131,8 +131,7 @@ def _too_little(e: ModelEvidence) -> Verdict | list[Reason]:
         return _undetermined("The sources hardly differ from one another: nothing tells a recipe apart.", enough)
     if not e.voting:
         return _undetermined(
-            "No matrix is fit to testify: all are small or stored on an irregular lattice (a scaled format was "
-            "converted). The original files of the suspect and the candidates would decide.",
+            "No matrix is fit to testify: all are small, or the sources hardly differ in them.",
             enough,
         )
     return [enough]
@@ -175,6 +174,14 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("novel elements identical under wrong recipes", e.controls.hit_rate, THRESHOLDS["decoy hits"],
                e.controls.hit_rate <= THRESHOLDS["decoy hits"]),
     ]  # fmt: skip
+    # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
+    # between 0 and 1 in the other orientation say which is the product.
+    outside = not _in_range(e.estimate.coefficients.tolist())
+    rivals = [o for o in e.orientations[1:] if outside and _shares_suspect(o)]
+    if rivals:
+        fits = max(max(o.exact, o.box) for o in rivals)
+        reasons.append(Reason("fit of another orientation, with shares in [0, 1]", fits, THRESHOLDS["box"],
+                              fits < THRESHOLDS["box"]))  # fmt: skip
     if not all(r.passed for r in reasons):
         return reasons
     names = [e.sources.names[j] for j in e.recipe.material]
@@ -199,16 +206,12 @@ def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
         return []
     own, reasons = e.orientations[0], []
     for other in e.orientations[1:]:
-        slight = abs(other.suspect_share) < THRESHOLDS["consistent material"]
-        if slight or not _in_range(list(other.coefficients.values())):
-            continue
-        exact = other.exact >= THRESHOLDS["replayed"] and other.novel_exact >= THRESHOLDS["novel replayed"] and (
-            other.novel >= THRESHOLDS["novel elements"]
-        )  # fmt: skip
-        if exact:
+        if _replays_as_product(other):
             reason = Reason(f"elements of {other.target} replayed from the suspect and the rest", other.exact,
                             THRESHOLDS["replayed"], passed=True)  # fmt: skip
             return _is_ancestor(other.target, reason)
+        if not _shares_suspect(other):
+            continue
         larger = other.spike.untouched / max(own.spike.untouched, 1e-9)
         reason = Reason(f"untouched share of {other.target} as the product, over the suspect's", larger,
                         THRESHOLDS["orientation"], larger >= THRESHOLDS["orientation"])  # fmt: skip
@@ -216,6 +219,20 @@ def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
             return _is_ancestor(other.target, reason)
         reasons.append(reason)
     return reasons
+
+
+def _shares_suspect(o: OrientationEvidence) -> bool:
+    """Whether the suspect is a material source there, and all shares lie in [0, 1]."""
+    return abs(o.suspect_share) >= THRESHOLDS["consistent material"] and _in_range(list(o.coefficients.values()))
+
+
+def _replays_as_product(o: OrientationEvidence) -> bool:
+    return (
+        _shares_suspect(o)
+        and o.exact >= THRESHOLDS["replayed"]
+        and o.novel_exact >= THRESHOLDS["novel replayed"]
+        and o.novel >= THRESHOLDS["novel elements"]
+    )
 
 
 def _is_ancestor(target: str, reason: Reason) -> Verdict:
@@ -266,7 +283,8 @@ def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
         return []
     coefficients = e.estimate.coefficients
     null = max(e.controls.spike_z, 0.0)
-    positive = np.mean([t.spike.z > 0 for t in _votes(e)])
+    smooth = [t for t in _votes(e) if t.measurement.smooth_lattice]
+    positive = float(np.mean([t.spike.z > 0 for t in smooth])) if len(smooth) >= 2 else 0.0
     own = e.orientations[0]
     firm = _firm_strata(e.strata)
     best = all(own.spike.untouched >= o.spike.untouched for o in e.orientations[1:] if _in_range(
@@ -278,7 +296,7 @@ def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("untouched decisive elements, z over smoothness and decoys", e.spike.z - null, THRESHOLDS["spike z"],
                e.spike.z - null >= THRESHOLDS["spike z"]),
         Reason("decisive strata with a firm spike", firm, THRESHOLDS["strata"], firm >= THRESHOLDS["strata"]),
-        Reason("voting tensors with a spike of their own", float(positive), THRESHOLDS["voting majority"],
+        Reason("voting tensors with a spike of their own", positive, THRESHOLDS["voting majority"],
                bool(positive > THRESHOLDS["voting majority"])),
         Reason("consensus of two halves of the tensors, distance", halves, THRESHOLDS["halves"],
                halves <= THRESHOLDS["halves"]),

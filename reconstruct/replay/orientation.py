@@ -39,11 +39,13 @@ def material(coefficients: NDArray[np.float64], threshold: float = MATERIAL) -> 
 
 
 def pools(data: Dataset, positions: list[int], decoy: int | None = None) -> list[Pool]:
-    """Samples of these tensors by lattice; with `decoy`, a seed, the deltas are moved to wrong places."""
+    """Samples of these tensors by lattice, those on lattices with gaps left out; with `decoy`, a seed, the deltas are
+    moved to wrong places.
+    """
     by_lattice: dict[object, list[NDArray[np.float32]]] = {}
     for i in positions:
         m = data.measurements[i]
-        if m.values.shape[1]:
+        if m.values.shape[1] and m.smooth_lattice:
             values = m.values if decoy is None else decoy_values(m, decoy)
             by_lattice.setdefault(m.lattice.lattice, []).append(values)
     return [Pool(np.concatenate(parts, axis=1), lattice) for lattice, parts in by_lattice.items()]  # type: ignore[arg-type]
@@ -124,10 +126,9 @@ def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | No
         consensus = search_consensus(
             pools(turned, turned.voting), starting_points(turned), data.kernels, threads=data.threads
         )
-        if consensus is None:
-            return None
-        total = consensus.replay
-        coefficients = np.concatenate([[1 - consensus.weights.sum()], consensus.weights])
+        weights = consensus.weights if consensus is not None else starting_points(turned)[0]
+        total = consensus.replay if consensus is not None else total
+        coefficients = np.concatenate([[1 - weights.sum()], weights])
     return _evidence(data, roles, coefficients, total, [turned.fits[i].box for i in turned.voting])
 
 

@@ -46,17 +46,19 @@ def print_report(console: Console, evidence: ModelEvidence, verdict: Verdict, su
     compared = f"{len(evidence.tensors):,} tensors with {elements:,} weights; {len(evidence.voting):,} tensors vote"
     compared += f"; {left_out:,} could not be compared" if left_out else ""
     _pairs(console, [("compared", compared), *recipe_lines(evidence, verdict)])
-    _section(console, f"Coefficients of the whole model ({origin_word(evidence.estimate)})", coefficient_table(evidence))
+    origin = origin_word(evidence.estimate)
+    _section(console, f"Coefficients of the whole model ({origin})", coefficient_table(evidence))
     _pairs(console, [("fit", _fit_line(evidence)), ("controls", _control_line(evidence))])
     if verdict.recipe is not None and varies(evidence):
         table, hidden = parameter_table(verdict.recipe)
         _section(console, "Parameters of the recipe", table, hidden, "recipe parameters")
     for by, pools in (("layer", evidence.layers), ("module kind", evidence.kinds)):
         if pools:
-            table, hidden = pool_table(evidence, pools, "layer" if by == "layer" else "kind")
+            table, hidden = pool_table(evidence, pools, "layer" if by == "layer" else "kind", console.width)
             _section(console, f"By {by}", table, hidden, f"{by}s")
     if evidence.orientations:
-        _section(console, "Each model in the suspect's place", orientation_table(evidence))
+        heading = "Each model in the suspect's place, on samples of equal size from every tensor"
+        _section(console, heading, orientation_table(evidence))
     _section(console, "Reasons", reason_table(verdict.reasons))
     for heading, lines in (("Notes", evidence.notes), ("Limits", verdict.limits)):
         if lines:
@@ -66,7 +68,7 @@ def print_report(console: Console, evidence: ModelEvidence, verdict: Verdict, su
 
 def _section(console: Console, heading: str, table: Table, hidden: int = 0, what: str = "") -> None:
     console.print(Text(f"\n{heading}", style="bold"))
-    console.print(Padding(table, (0, 0, 0, 2)), highlight=False)
+    console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)
     if hidden:
         console.print(Text(f"  {hidden:,} more {what} are hidden; tensors.parquet has every tensor."))
 
@@ -78,7 +80,7 @@ def _pairs(console: Console, lines: list[tuple[str, str]]) -> None:
     grid.add_column(overflow="fold")
     for label, text in lines:
         grid.add_row(Text(label), Text(text))
-    console.print(Padding(grid, (0, 0, 0, 2 if lines[0][0] else 1)), highlight=False)
+    console.print(Padding(grid, (0, 0, 0, 2 if lines[0][0] else 1), expand=False), highlight=False)
 
 
 def _fit_line(evidence: ModelEvidence) -> str:

@@ -43,7 +43,8 @@ def heat_map(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> Figure 
                 grid[row, column] = cell.exact / cell.elements if exact else _above(cell)
     hidden = len({c.kind for c in cells}) - len(kinds)
     detail = f"{hidden} smaller module kinds are left out" if hidden else ""
-    figure = new_figure(_finding(cells, exact), verdict, suspect, detail, max(0.36 * min(len(kinds), 12) + 0.27 * max(len(kinds) - 12, 0) + 2.0, 4.2))
+    height = max(0.36 * min(len(kinds), 12) + 0.27 * max(len(kinds) - 12, 0) + 2.0, 4.2)
+    figure = new_figure(_finding(cells, exact), verdict, suspect, detail, height)
     axes = figure.add_subplot()
     scale = _scale(grid, exact)
     colours = ScalarMappable(scale, "cividis")
@@ -59,7 +60,7 @@ def heat_map(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> Figure 
     axis.apply(axes)
     axes.set_ylabel("module kind")
     bar = figure.colorbar(colours, ax=axes, pad=0.02, aspect=28)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if exact:
         bar.set_label("weights replayed exactly, share of all")
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
@@ -127,8 +128,9 @@ def _scale(grid: NDArray[np.float64], exact: bool) -> Normalize:
 def _hatch(axes: Axes, axis: LayerAxis, missing: NDArray[np.bool_]) -> None:
     for row, column in np.argwhere(missing):
         left, right = float(axis.edges[column]), float(axis.edges[column + 1])
-        axes.add_patch(Rectangle((left, float(row)), right - left, 1.0, facecolor=PALE, edgecolor="#8A8A8A", hatch="////",
-                                 linewidth=0.0))  # fmt: skip
+        cell = Rectangle((left, float(row)), right - left, 1.0, facecolor=PALE, edgecolor="#8A8A8A", hatch="////")
+        cell.set_linewidth(0.0)
+        axes.add_patch(cell)
 
 
 def _print(axes: Axes, axis: LayerAxis, grid: NDArray[np.float64], colours: ScalarMappable, exact: bool) -> None:
@@ -136,5 +138,6 @@ def _print(axes: Axes, axis: LayerAxis, grid: NDArray[np.float64], colours: Scal
         value = float(grid[row, column])
         red, green, blue, _ = colours.to_rgba(np.array([value]))[0]
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
-        axes.text(float(axis.centres[column]), row + 0.5, share(value).removesuffix(" %") if exact else _times(10**value),
-                  ha="center", va="center", fontsize=SMALL, color="white" if dark else "black")  # fmt: skip
+        text = share(value).removesuffix(" %") if exact else _times(10**value)
+        axes.text(float(axis.centres[column]), row + 0.5, text, ha="center", va="center", fontsize=SMALL,
+                  color="white" if dark else "black")  # fmt: skip

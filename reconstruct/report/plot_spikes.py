@@ -61,16 +61,20 @@ def spike_histogram(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> 
 def _finding(evidence: ModelEvidence, verdict: Verdict) -> str:
     spike = evidence.spike
     if verdict.kind is VerdictKind.REPRODUCED and spike.count and spike.hit_rate > 0.95:
-        return f"{share(spike.hit_rate, 2)} of the decisive weights are exactly as predicted, however far from every source"
+        hits = share(spike.hit_rate, 2)
+        return f"{hits} of the decisive weights are exactly as predicted, however far from every source"
     if spike.count < THRESHOLDS["novel elements"]:
         return "Hardly any prediction lies far enough from the sources to be decisive"
     if verdict.kind is VerdictKind.MERGE_THEN_MODIFIED:
-        return f"A spike at zero: {ratio_text(spike)} as many decisive weights sit on the prediction as a smooth relation would put there"  # fmt: skip
-    return f"Decisive weights exactly as predicted: {ratio_text(spike)} what their neighbours in the histogram imply"
+        return (
+            f"A spike at zero: {_ratio(spike)} as many decisive weights sit on the prediction as a smooth relation "
+            "would put there"
+        )
+    return f"Decisive weights exactly as predicted: {_ratio(spike)} what their neighbours in the histogram imply"
 
 
-def ratio_text(spike: Spike) -> str:
-    """ "1.02 times"; beyond a thousand the extrapolation carries no meaning."""
+def _ratio(spike: Spike) -> str:
+    """Such as "1.02 times"; beyond a thousand the extrapolation carries no meaning."""
     return "over 1,000 times" if spike.ratio > 1000 else f"{spike.ratio:.2f} times"
 
 
@@ -78,8 +82,8 @@ def _panel(axes: Axes, counts: NDArray[np.int64], part: Spike, *, decisive: bool
     offsets = np.arange(-MAXIMUM_STEPS, MAXIMUM_STEPS + 1)
     inner = counts[1:-1]
     axes.bar(offsets[1:-1], inner, width=1.0, color=SKY, edgecolor="white", linewidth=0.3)
-    axes.bar([offsets[0], offsets[-1]], [counts[0], counts[-1]], width=1.0, facecolor="white", edgecolor=GREY, hatch="////",
-             linewidth=0.5)  # fmt: skip
+    axes.bar([offsets[0], offsets[-1]], [counts[0], counts[-1]], width=1.0, facecolor="white", edgecolor=GREY,
+             hatch="////", linewidth=0.5)  # fmt: skip
     axes.bar([0], [counts[MAXIMUM_STEPS]], width=1.0, color=BLUE, edgecolor="white", linewidth=0.3)
     top = max(float(inner.max()), part.smooth, 1.0)
     if logarithmic:
@@ -126,8 +130,9 @@ def untouched_share(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> 
     figure = new_figure(finding, verdict, suspect, detail, 5.0)
     axes = figure.add_subplot()
     axes.plot(curve[:, 0], curve[:, 1], color=BLUE, marker="o", markersize=5, linewidth=1.8, label="reproduced exactly")
+    label = "untouched: reproduced beyond what a smooth relation explains"
     axes.plot(curve[:, 0], curve[:, 2], color=VERMILLION, marker="D", markersize=5, markerfacecolor="white",
-              linewidth=1.8, linestyle="--", label="untouched: reproduced beyond what a smooth relation explains")  # fmt: skip
+              linewidth=1.8, linestyle="--", label=label)  # fmt: skip
     axes.axvline(found, color=GREY, linewidth=1.3, linestyle=":", label=f"coefficient found: {coefficient(found)}")
     top = float(np.nanmax(rates))
     axes.set_ylim(-0.02 * top, top * 1.08)
@@ -153,5 +158,6 @@ def _curve_finding(curve: NDArray[np.float64], found: float, name: str, verdict:
     best, peak = float(curve[int(np.argmax(rates)), 0]), float(rates.max())
     proven = verdict.kind in (VerdictKind.REPRODUCED, VerdictKind.MERGE_THEN_MODIFIED)
     if proven and abs(best - found) <= _NEAR:
-        return f"The untouched weights show at one value: {share(peak)} of the decisive ones at {coefficient(best)} of {name}"
+        place = f"{coefficient(best)} of {name}"
+        return f"The untouched weights show at one value: {share(peak)} of the decisive ones at {place}"
     return f"Whatever the coefficient of {name}, at most {share(peak)} of the decisive weights are untouched"

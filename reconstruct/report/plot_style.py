@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -64,8 +64,9 @@ _SETTINGS: dict[str, Any] = {
 @contextmanager
 def plot_settings() -> Iterator[None]:
     """Matplotlib's defaults and this style, whatever the user's configuration; one drawing at a time."""
-    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.split(".")[0] in _GROUPS}
-    with _LOCK, matplotlib.rc_context({**defaults, **_SETTINGS}):
+    defaults = {k: v for k, v in mpl.rcParamsDefault.items() if k.split(".")[0] in _GROUPS}
+    settings: dict[Any, Any] = {**defaults, **_SETTINGS}
+    with _LOCK, mpl.rc_context(settings):
         yield
 
 
@@ -101,7 +102,9 @@ def _balanced(text: str, limit: int) -> list[str]:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write PNG or SVG, by the suffix, without dates and versions. The layout must have been settled once."""
-    metadata: dict[str, Any] = {"Date": None, "Creator": "merge-reconstruct"} if path.suffix == ".svg" else {"Software": None}
+    metadata: dict[str, Any] = {"Software": None}
+    if path.suffix == ".svg":
+        metadata = {"Date": None, "Creator": "merge-reconstruct"}
     figure.savefig(path, format=path.suffix[1:], dpi=_DOTS, metadata=metadata)
     return path
 

@@ -41,8 +41,9 @@ def draw_plots(
 
 def build_figures(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> dict[str, Figure]:
     """The plots by name, laid out but not written; those with nothing to show are left out."""
+    from reconstruct.report.plot_coefficients import coefficients_per_layer
     from reconstruct.report.plot_heat_map import heat_map
-    from reconstruct.report.plot_layers import coefficients_per_layer, residual_per_layer
+    from reconstruct.report.plot_residuals import residual_per_layer
     from reconstruct.report.plot_spikes import spike_histogram, untouched_share
     from reconstruct.report.plot_style import plot_settings, settle
 

@@ -14,7 +14,7 @@ from reconstruct.pooling import affine
 from reconstruct.report.wording import unique
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
 __all__ = ["tensor_table", "write_parquet"]
 
@@ -39,21 +39,21 @@ _AFTER: dict[str, type] = {
 }  # fmt: skip
 
 
-def tensor_table(evidence: ModelEvidence) -> pandas.DataFrame:
+def tensor_table(evidence: ModelEvidence) -> pd.DataFrame:
     """One row per compared tensor, in the order of comparison. Columns and types depend on the sources' names alone.
 
     `certified_low`, `certified_high`: bounds of the interval fit, NaN where it certifies none. `untouched_share`,
     `spike_ratio`, `spike_z`: of the decisive elements. Counts are of replayed elements; `layer_number` is -1 outside
     the blocks.
     """
-    import pandas
+    import pandas as pd
 
     names = unique(evidence.sources.names)
     columns: dict[str, list[Any]] = {name: [] for name in _types(names)}
     for tensor in evidence.tensors:
         for name, value in _row(tensor, names).items():
             columns[name].append(value)
-    return pandas.DataFrame({name: pandas.array(columns[name], dtype=dtype) for name, dtype in _types(names).items()})
+    return pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in _types(names).items()})
 
 
 def _types(names: list[str]) -> dict[str, Any]:
@@ -120,12 +120,12 @@ def _certified(tensor: TensorEvidence) -> tuple[NDArray[np.float64], NDArray[np.
     return np.r_[1 - box.high_sum, box.low], np.r_[1 - box.low_sum, box.high]
 
 
-def write_parquet(frame: pandas.DataFrame, path: Path) -> Path:
+def write_parquet(frame: pd.DataFrame, path: Path) -> Path:
     """Write the table; the same table gives the same bytes with the same version of pyarrow."""
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd")
     return path

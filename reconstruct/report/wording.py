@@ -1,10 +1,9 @@
-"""Words and numbers that all reports share: verdicts, shares that never round to a false 100 %, layers in model order."""
+"""Words and numbers that all reports share: verdicts, shares that never round to a false 100 %, the order of layers."""
 
 from __future__ import annotations
 
 import math
-import os.path
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,20 +50,31 @@ def shorten(name: str, limit: int) -> str:
 
 
 def short_names(names: Sequence[str], limit: int) -> list[str]:
-    """At most `limit` characters each and still told apart: a folder or organisation that all share is left out, then
-    what all begin and end with.
+    """At most `limit` characters each and still told apart: a folder or organisation that all share is left out, and
+    where that is not enough, what all begin and end with.
     """
-    result = [shorten(name, limit) for name in _without(names, lambda a: a.rpartition("/")[0] + "/" if "/" in a else "")]
+    shared = _shared_start(names)
+    result = [shorten(name[shared.rfind("/") + 1 :], limit) for name in names]
     if len(set(result)) < len(set(names)):
-        bare = _without([name[::-1] for name in _without(names, str)], str)
-        result = [shorten(name[::-1] or "…", limit) for name in bare]
+        start = len(_whole_words(shared))
+        rest = [name[start:] for name in names]
+        end = len(_whole_words(_shared_start([name[::-1] for name in rest])))
+        result = [shorten(name[: len(name) - end] or "…", limit) for name in rest]
     return unique(result) if len(set(names)) == len(names) else result
 
 
-def _without(names: Sequence[str], prefix: Callable[[str], str]) -> list[str]:
-    """Names without the longest start of `prefix(name)` that all share."""
-    shared = os.path.commonprefix([prefix(name) for name in names]) if len(names) > 1 else ""
-    return [name[len(shared) :] or name for name in names]
+def _shared_start(names: Sequence[str]) -> str:
+    """What several names begin with in common."""
+    if len(names) < 2:
+        return ""
+    first, last = min(names), max(names)
+    differing = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: next(differing, min(len(first), len(last)))]
+
+
+def _whole_words(text: str) -> str:
+    """The text up to its last separator."""
+    return text[: max(text.rfind(mark) for mark in "/-_. ") + 1]
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -78,7 +88,7 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def joined(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Such as "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -112,7 +122,7 @@ def share(value: float, decimals: int = 1) -> str:
 
 def _decimals(low: float, high: float) -> int:
     width = high - low
-    return min(max(math.ceil(-math.log10(width)) + 1, 3), 6) if math.isfinite(width) and width > 0 else 6
+    return min(max(math.ceil(-math.log10(width)) + 1, 3), 6) if math.isfinite(width) and width > 0 else 3
 
 
 def coefficient(value: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -127,7 +137,7 @@ def coefficient(value: float, low: float = math.nan, high: float = math.nan) -> 
 
 
 def coefficient_range(low: float, high: float) -> str:
-    """ "[low, high]", or what is missing."""
+    """Such as "[0.56, 0.57]", or what is missing."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no limits (one tensor)"
     decimals = _decimals(low, high)

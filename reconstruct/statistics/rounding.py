@@ -97,7 +97,7 @@ def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -
 @dataclass(frozen=True)
 class Box:
     """Certified bounds: each coefficient lies in [low_j, high_j], the sum of all in [low_sum, high_sum], if the merge
-    was computed with an error that TOLERANCES[`tolerance`] permits.
+    was computed with an error that TOLERANCES[`tolerance`] permits. `margin`: the solver's own tolerance.
     """
 
     low: NDArray[np.float64]
@@ -105,6 +105,7 @@ class Box:
     low_sum: float
     high_sum: float
     tolerance: int
+    margin: float = 1e-9
 
     def intersect(self, other: Box) -> Box:
         """Bounds that hold if both do; may be empty."""
@@ -114,12 +115,13 @@ class Box:
             max(self.low_sum, other.low_sum),
             min(self.high_sum, other.high_sum),
             max(self.tolerance, other.tolerance),
+            max(self.margin, other.margin),
         )
 
     @property
     def empty(self) -> bool:
-        """Whether no coefficients satisfy the bounds; the margin is the solver's own tolerance."""
-        return bool((self.low > self.high + 1e-7).any() or self.low_sum > self.high_sum + 1e-7)
+        """Whether no coefficients satisfy the bounds by more than the solver's own tolerance."""
+        return bool((self.low > self.high + self.margin).any() or self.low_sum > self.high_sum + self.margin)
 
     @property
     def middle(self) -> NDArray[np.float64]:
@@ -130,44 +132,60 @@ class Box:
 def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | None:
     """Bounds of each coefficient under |X w - Y| <= epsilon for every row, or None if no w satisfies them all.
 
-    Cutting planes: the programmes are solved on a few rows, to which the worst violated ones are added until none
+    The programmes are posed in the distance from `start`, in units of what moves the largest row by one spacing:
+    float32 deltas are millions of spacings, and a solver's tolerance of 1e-7 in raw coefficients would be as wide as
+    the bounds. Cutting planes: they are solved on a few rows, to which the worst violated ones are added until none
     is. Every intermediate bound is already valid, so a stop at the limit of rounds only widens the result.
     """
     size = rows.X.shape[1]
-    epsilon = rows.epsilon(tolerance)
     if not len(rows):
         return None
-    worst = np.argsort(epsilon - np.abs(rows.X @ start - rows.Y))[:40]
-    widest = np.argsort(-np.abs(rows.X), axis=0)[:20].ravel()
+    scale = np.maximum(np.abs(rows.X).max(axis=0), 1e-9)
+    problem = _Programme(rows.X / scale, rows.Y - rows.X @ start, rows.epsilon(tolerance))
+    worst = np.argsort(problem.epsilon - np.abs(problem.Y))[:40]
+    widest = np.argsort(-np.abs(problem.X), axis=0)[:20].ravel()
     active = np.unique(np.concatenate([worst, widest]))
     bounds = []
     for direction in [*np.eye(size), np.ones(size)]:
         for sign in (1.0, -1.0):
-            value, active = _extreme(rows, epsilon, sign * direction, active)
+            step = sign * direction / scale
+            length = float(np.abs(step).max())
+            value, active = problem.extreme(step / length, active)
             if value is None:
                 return None
-            bounds.append(sign * value)
+            bounds.append(sign * value * length + float(direction @ start))
     low, high = np.array(bounds[0::2]), np.array(bounds[1::2])
-    return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance)
+    return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance, float((_FEASIBLE / scale).max()))
 
 
-def _extreme(
-    rows: Rows, epsilon: NDArray[np.float64], objective: NDArray[np.float64], active: NDArray[np.intp]
-) -> tuple[float | None, NDArray[np.intp]]:
-    """min objective @ w over the constraints; None if infeasible. Returns the grown set of active rows too."""
-    value = -np.inf
-    for _ in range(60):
-        X, Y = rows.X[active], rows.Y[active]
-        solution = linprog(
-            objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon[active] + Y, epsilon[active] - Y], bounds=(-100, 100), method="highs"
-        )
-        if solution.status == 2:
-            return None, active
-        if solution.x is None:  # the solver gave up: the bound found so far is valid, an unbounded one says nothing
-            return value, active
-        value = float(solution.fun)
-        excess = np.abs(rows.X @ solution.x - rows.Y) - epsilon
-        if excess.max() <= 1e-6:
-            return value, active
-        active = np.unique(np.r_[active, np.argsort(-excess)[: min(40, int((excess > 1e-6).sum()))]])
-    return value, active
+_FEASIBLE = 1e-6  # spacings by which a row may miss its bound, the solver's own tolerance
+_FARTHEST = 1e6  # spacings that the largest row may move; a bound found there says nothing
+
+
+@dataclass(frozen=True)
+class _Programme:
+    """|X v - Y| <= epsilon, X of size at most one."""
+
+    X: NDArray[np.float64]
+    Y: NDArray[np.float64]
+    epsilon: NDArray[np.float64]
+
+    def extreme(self, objective: NDArray[np.float64], active: NDArray[np.intp]) -> tuple[float | None, NDArray[np.intp]]:
+        """min objective @ v; None if infeasible. Returns the grown set of active rows too."""
+        value = -np.inf
+        for _ in range(60):
+            X, Y, epsilon = self.X[active], self.Y[active], self.epsilon[active]
+            solution = linprog(
+                objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon + Y, epsilon - Y], bounds=(-_FARTHEST, _FARTHEST),
+                method="highs",
+            )  # fmt: skip
+            if solution.status == 2:
+                return None, active
+            if solution.x is None:  # the solver gave up: the bound so far is valid, an unbounded one says nothing
+                return value, active
+            value = float(solution.fun)
+            excess = np.abs(self.X @ solution.x - self.Y) - self.epsilon
+            if excess.max() <= _FEASIBLE:
+                return value, active
+            active = np.unique(np.r_[active, np.argsort(-excess)[: min(40, int((excess > _FEASIBLE).sum()))]])
+        return value, active
