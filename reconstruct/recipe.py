@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.module_names import ModuleName
 from reconstruct.hypotheses.slerp import slerp_coefficients
+from reconstruct.mergekit_parameters import setting_for
 from reconstruct.statistics.moments import Moments
 from reconstruct.statistics.simple_numbers import is_simple
 
@@ -120,7 +121,7 @@ class Recipe:
         if self.pair is not None:
             first, second = self.pair
             models: list[dict[str, Any]] = [{"model": self.sources[first]}, {"model": self.sources[second]}]
-            shared = {"t": self._entries(lambda c: c.parameters[0])}
+            shared = {"t": self._setting(lambda c: c.parameters[0])}
             return self._document("slerp", models, base=self.sources[first], shared=shared)
         delta = self.hypothesis == "task_arithmetic" and self.has_base
         chosen = [j for j in self.material if not (delta and j == 0)]
@@ -130,7 +131,7 @@ class Recipe:
         for j in chosen:
             models.append({
                 "model": self.sources[j],
-                "parameters": {"weight": self._entries(lambda c, j=j: _share(c, j))},
+                "parameters": {"weight": self._setting(lambda c, j=j: _share(c, j))},
             })  # fmt: skip
         base = self.sources[0] if delta else None
         return self._document("task_arithmetic" if delta else "linear", models, base=base, shared={})
@@ -152,71 +153,12 @@ class Recipe:
         """mergekit YAML, as text."""
         return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
 
-    def _entries(self, value: Callable[[Cell], float]) -> Any:  # noqa: ANN401 - a number, a list, or filters
-        """The value in mergekit's language: a constant, a gradient over layers, or a list of filters with a default.
-
-        mergekit gives weights outside the blocks the first value of a gradient; where that is not theirs, they get
-        a filter. Filters are substrings of tensor names and the first match wins. What equals the default is left out.
-        """
-        if self.partition == "constant":
-            return _number(value(self.cells[0]))
-        groups: dict[str, list[Cell]] = {}
-        entries: list[tuple[str, Any, set[tuple[str, ...]]]] = []
-        for cell in self.cells:
-            if cell.layer is None or self.partition == "tensor":
-                entries.append((self._filter(cell), _number(value(cell)), {cell.key}))
-            else:
-                groups.setdefault("" if self.partition == "layer" else cell.group, []).append(cell)
-        for group, cells in groups.items():
-            gradient = _shorten([_number(value(c)) for c in sorted(cells, key=lambda c: c.layer or 0)])
-            entries.append((group, gradient, {c.key for c in cells}))
-        default = next((v for word, v, _ in entries if not word), None)
-        if default is None:
-            values = [v for _, v, _ in entries]
-            default = max(values, key=lambda v: (values.count(v), not isinstance(v, list)))
-        # Outside the blocks a gradient means its first value.
-        kept = [
-            e for e in entries
-            if e[0] and e[1] != default and not (isinstance(default, list) and e[1] == default[0])
-        ]  # fmt: skip
-        for entry in entries:  # an entry that equals the default must stay where another filter would catch its tensors
-            if entry[0] and entry not in kept and any(self._matches(e[0], entry[2]) for e in kept):
-                kept.append(entry)
-        kept.sort(key=lambda e: -len(e[0]))
-        if not kept:
-            return default
-        return [*({"filter": word, "value": number} for word, number, _ in kept), {"value": default}]
-
-    def _filter(self, cell: Cell) -> str:
-        """A substring that catches the tensors of a cell outside the blocks and, if possible, no others."""
-        word = cell.group.split(".")[0] if self.partition != "tensor" else cell.key[0]
-        others = (name for name, key in self.keys.items() if key != cell.key)
-        if any(word in name for name in others):
-            return next((name for name, key in self.keys.items() if key == cell.key), word)
-        return word
-
-    def _matches(self, word: str, keys: set[tuple[str, ...]]) -> bool:
-        return any(word in name for name, key in self.keys.items() if key in keys)
+    def _setting(self, value: Callable[[Cell], float]) -> Any:  # noqa: ANN401 - a number, a list, or filters
+        """The value of every tensor's cell in mergekit's language."""
+        if self.partition == "constant" or not self.keys:
+            return setting_for({"": value(self.cells[0])})
+        return setting_for({name: value(self.cell(name)) for name in self.keys})
 
 
 def _share(cell: Cell, source: int) -> float:
     return 1 - sum(cell.parameters) if source == 0 else cell.parameters[source - 1]
-
-
-def _number(value: float) -> float:
-    """Without the dust of binary arithmetic: 0.43500000000000005 is written 0.435."""
-    return float(f"{value:.12g}")
-
-
-def _shorten(values: list[float]) -> float | list[float]:
-    """A constant where all are equal, else the shortest list whose piecewise linear interpolation gives them."""
-    if len(set(values)) == 1:
-        return values[0]
-    n = len(values)
-    for length in range(2, n):
-        if (n - 1) % (length - 1) == 0:
-            anchors = values[:: (n - 1) // (length - 1)]
-            drawn = np.interp(np.linspace(0, length - 1, n), range(length), anchors)
-            if np.abs(drawn - values).max() < 1e-9:
-                return anchors
-    return values

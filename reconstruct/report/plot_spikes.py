@@ -101,7 +101,7 @@ def _panel(axes: Axes, counts: NDArray[np.int64], part: Spike, *, decisive: bool
     axes.set_xticks([-20, -10, 0, 10, 20])
     away = f"{part.low:g} to {part.high:g} spacings" if np.isfinite(part.high) else f"over {part.low:g} spacings"
     away += " away" if decisive else ", not decisive"
-    ratio = "over 1,000" if part.ratio > 1000 else f"{part.ratio:.2f}"
+    ratio = "over 1,000" if part.ratio > 1000 else f"{part.ratio:.2f}" if part.ratio < 100 else f"{part.ratio:.0f}"
     lines = (
         away,
         f"{part.reproduced:,} of {part.count:,} at 0",
@@ -122,7 +122,10 @@ def untouched_share(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> 
         return None
     moved, found = _moved(evidence)
     name = source_names(evidence.sources.names)[moved]
-    detail = "sampled weights, about as many from every tensor; other parents keep their coefficients"
+    detail = (
+        "equally many sampled weights of every tensor, so that shares differ from the whole model's; "
+        "other parents keep their coefficients"
+    )
     if varies(evidence):
         finding = f"No single coefficient of {name} fits all tensors: the recipe varies"
     else:
@@ -159,5 +162,5 @@ def _curve_finding(curve: NDArray[np.float64], found: float, name: str, verdict:
     proven = verdict.kind in (VerdictKind.REPRODUCED, VerdictKind.MERGE_THEN_MODIFIED)
     if proven and abs(best - found) <= _NEAR:
         place = f"{coefficient(best)} of {name}"
-        return f"The untouched weights show at one value: {share(peak)} of the decisive ones at {place}"
+        return f"Untouched weights peak at {place}: {share(peak)} of the decisive ones"
     return f"Whatever the coefficient of {name}, at most {share(peak)} of the decisive weights are untouched"

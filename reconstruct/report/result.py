@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconstruct.evidence import PoolEvidence
+from reconstruct.report.wording import model_order
 from reconstruct.statistics.mixture import DECISIVE, Spike
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
     twins = {name: kept for name, kept in e.sources.duplicates if name not in coefficients}
     coefficients |= {name: {"estimate": 0.0, "same_weights_as": kept} for name, kept in twins.items()}
     matrices = [t for t in e.tensors if t.measurement.is_matrix]
+    layers = {str(p.layer): p for p in e.layers}
     document = {
         "schema": RESULT_SCHEMA,
         "suspect": run.suspect,
@@ -91,7 +93,7 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
                 for item in run.left_out
             ],
         },
-        "layers": [_pool(p, names) for p in e.layers],
+        "layers": [_pool(layers[label], names) for label in model_order(layers)],
         "module_kinds": [_pool(p, names) for p in e.kinds],
         "recipe": verdict.recipe.to_mergekit() if verdict.recipe is not None else None,
         "notes": list(e.notes),

@@ -26,6 +26,7 @@ __all__ = [
     "short_names",
     "shorten",
     "unique",
+    "varies",
 ]
 
 VERDICT_WORDS = {
@@ -139,7 +140,7 @@ def coefficient(value: float, low: float = math.nan, high: float = math.nan) -> 
 def coefficient_range(low: float, high: float) -> str:
     """Such as "[0.56, 0.57]", or what is missing."""
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "no limits (one tensor)"
+        return "no limits"
     decimals = _decimals(low, high)
     return f"[{low:.{decimals}f}, {high:.{decimals}f}]".replace(f"-{0:.{decimals}f}", f"{0:.{decimals}f}")
 
