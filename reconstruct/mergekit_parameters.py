@@ -8,7 +8,7 @@ written in finer pieces until every tensor gets back its own value.
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,10 @@ __all__ = ["evaluate", "layer_positions", "setting_for"]
 
 Value = float | list[float]
 _DUST = 1e-10  # differences that twelve written digits leave
+_DEFAULTS = 4  # values tried as default
 
 
-def setting_for(values: Mapping[str, float]) -> Any:  # noqa: ANN401 - a number, a list, or a list of filters
+def setting_for(values: Mapping[str, float]) -> Any:
     """The simplest setting that gives each of these tensors its value."""
     rounded = {name: _number(value) for name, value in values.items()}
     first = next(iter(rounded.values()))
@@ -37,7 +38,7 @@ def setting_for(values: Mapping[str, float]) -> Any:  # noqa: ANN401 - a number,
     return model.by_tensor()
 
 
-def evaluate(setting: Any, name: str, position: float) -> float:  # noqa: ANN401 - as in `setting_for`
+def evaluate(setting: Any, name: str, position: float) -> float:
     """What mergekit makes of a setting for one tensor at `position` in [0, 1] of its stack."""
     if not isinstance(setting, list):
         return float(setting)
@@ -60,7 +61,7 @@ def layer_positions(names: Iterable[str]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Entry:
     """A value for a set of tensors, and the substring that is to catch them."""
 
@@ -86,7 +87,7 @@ class _Model:
         # The largest stack first: it may have the short words, the others step aside.
         self.stacks = sorted(stacks.values(), key=lambda cells: -sum(map(len, cells.values())))
 
-    def written(self, refined: int) -> Any:  # noqa: ANN401 - as in `setting_for`
+    def written(self, refined: int) -> Any:
         """Filters with a default; the last `refined` stacks spelt out by layer and group."""
         whole = len(self.stacks) - refined
         entries = [e for i, cells in enumerate(self.stacks) for e in self._stack(cells, by_cell=i >= whole)]
@@ -97,11 +98,11 @@ class _Model:
                 entries.append(_Entry(self._word(kind.split(".")[0], names), self.values[names[0]], frozenset(names)))
         return self._with_default(entries)
 
-    def by_tensor(self) -> Any:  # noqa: ANN401 - as in `setting_for`
+    def by_tensor(self) -> Any:
         """Every tensor by its full name: always right, as no name contains a longer one."""
         return self._with_default([_Entry(name, value, frozenset([name])) for name, value in self.values.items()])
 
-    def right(self, setting: Any, names: Iterable[str]) -> bool:  # noqa: ANN401 - as in `setting_for`
+    def right(self, setting: Any, names: Iterable[str]) -> bool:
         """Whether these tensors get their values."""
         return all(abs(evaluate(setting, n, self.positions[n]) - self.values[n]) <= _DUST for n in names)
 
@@ -140,25 +141,28 @@ class _Model:
         """The short word if it catches nothing else, else the name."""
         return word if all(word not in name for name in self.values if name not in names) else _common(names)
 
-    def _with_default(self, entries: list[_Entry]) -> Any:  # noqa: ANN401 - as in `setting_for`
-        """Longest words first; the value of most tensors is the default, and entries that it makes idle are left out."""
+    def _with_default(self, entries: list[_Entry]) -> Any:
+        """Longest words first, and one of the commonest values as default: the one that needs fewest filters."""
+        ordered = sorted(entries, key=lambda e: (-len(e.word), e.word))
         weight: dict[str, int] = {}
         for entry in entries:
             weight[repr(entry.value)] = weight.get(repr(entry.value), 0) + len(entry.names)
-        default = max(entries, key=lambda e: (weight[repr(e.value)], not isinstance(e.value, list))).value
-        kept = sorted(entries, key=lambda e: (-len(e.word), e.word))
-        for entry in reversed(kept.copy()):
-            if self._idle(entry, default):
-                fewer = [e for e in kept if e is not entry]
-                if self.right(_document(fewer, default), entry.names):
-                    kept = fewer
-        return _document(kept, default)
+        defaults = {repr(e.value): e.value for e in sorted(entries, key=lambda e: -weight[repr(e.value)])}
+        settings = [self._without_idle(ordered, value) for value in list(defaults.values())[:_DEFAULTS]]
+        return min(settings, key=lambda s: len(s) if isinstance(s, list) and isinstance(s[0], dict) else 0)
 
-    def _idle(self, entry: _Entry, default: Value) -> bool:
-        return entry.value == default or self.right(default, entry.names)
+    def _without_idle(self, ordered: list[_Entry], default: Value) -> Any:
+        """Entries that this default makes idle are left out, unless another filter would catch their tensors."""
+        idle = {e for e in ordered if self.right(default, e.names)}
+        while True:
+            setting = _document([e for e in ordered if e not in idle], default)
+            caught = {e for e in idle if not self.right(setting, e.names)}
+            if not caught:
+                return setting
+            idle -= caught
 
 
-def _document(entries: list[_Entry], default: Value) -> Any:  # noqa: ANN401 - as in `setting_for`
+def _document(entries: list[_Entry], default: Value) -> Any:
     if not entries:
         return default
     return [*({"filter": entry.word, "value": entry.value} for entry in entries), {"value": default}]
@@ -168,13 +172,15 @@ def _common(names: list[str]) -> str:
     """The longest common beginning of names, up to and with its last dot; of one name, the name."""
     if len(names) == 1:
         return names[0]
-    prefix = os.path.commonprefix(names)
+    first, last = min(names), max(names)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    prefix = "".join(letter for letter, _ in same)
     return prefix[: prefix.rfind(".") + 1] or prefix
 
 
 def _number(value: float) -> float:
     """Without the dust of binary arithmetic: 0.43500000000000005 is written 0.435."""
-    return float(f"{value:.12g}")
+    return float(f"{value:.12g}") + 0.0
 
 
 def _shortest(values: Mapping[float, float]) -> Value:
@@ -182,8 +188,7 @@ def _shortest(values: Mapping[float, float]) -> Value:
     x, y = np.array(sorted(values)), np.array([values[p] for p in sorted(values)])
     if (y == y[0]).all():
         return float(y[0])
-    step = float(np.diff(x).min())
-    longest = round(1 / step) + 1
+    longest = 1 + next(n for n in itertools.count(1) if np.abs(x * n - np.rint(x * n)).max() < 1e-6)
     for length in range(2, longest):
         hats = np.maximum(1 - np.abs(x[:, None] * (length - 1) - np.arange(length)), 0)
         anchors = [_number(round(a, 10)) for a in np.linalg.lstsq(hats, y, rcond=None)[0].tolist()]

@@ -153,7 +153,7 @@ class Recipe:
         """mergekit YAML, as text."""
         return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
 
-    def _setting(self, value: Callable[[Cell], float]) -> Any:  # noqa: ANN401 - a number, a list, or filters
+    def _setting(self, value: Callable[[Cell], float]) -> Any:
         """The value of every tensor's cell in mergekit's language."""
         if self.partition == "constant" or not self.keys:
             return setting_for({"": value(self.cells[0])})
