@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from reconstruct.kernels.generate import compiled, decode_expression, finite_expression
-from reconstruct.kernels.pick_reference import element_hash
+from reconstruct.kernels.pick_reference import EVERY_HASH, smallest_hashes
 from reconstruct.kernels.results import PickResult, View, check_views
 
 __all__ = ["pick"]
@@ -38,7 +37,7 @@ def _source(dtypes: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> PickResult:
+def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:
     """Sample up to `size` informative elements; see `pick_reference`."""
     check_views(models)
     function = compiled("pick", _source(tuple(m.dtype for m in models)))
@@ -48,17 +47,12 @@ def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> Pi
     wanted = 1.2 * size + 6 * np.sqrt(size) + 50
     expected = float(elements)
     while True:
-        share = min(1.0, wanted / max(1.0, expected))
+        share = min(below / EVERY_HASH, wanted / max(1.0, expected))
         out = np.empty(min(elements, int(share * elements * 1.2) + 1000), np.int64)
-        threshold = np.uint64(int(share * 0xFFFFFFFF))
+        threshold = np.uint64(min(below, int(share * EVERY_HASH)))
         informative, taken = function(*(m.bits for m in models), np.int64(offset), start, threshold, out)
         if taken > len(out):  # pragma: no cover - the buffer has room for twenty standard deviations
             raise RuntimeError("the sample overflowed its buffer")
-        if taken >= min(size, informative) or share >= 1:
-            return PickResult(_smallest(out[:taken], size, seed), informative)
+        if taken >= min(size, informative) or threshold >= below:
+            return PickResult(out[smallest_hashes(out[:taken], size, seed)], informative)
         expected, wanted = float(informative), 2 * wanted
-
-
-def _smallest(index: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    order = np.lexsort((index, element_hash(index, seed)))[:size]
-    return np.sort(index[order])

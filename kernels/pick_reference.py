@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.results import PickResult, View, check_views
 
-__all__ = ["element_hash", "pick"]
+__all__ = ["EVERY_HASH", "element_hash", "pick", "smallest_hashes"]
+
+#: The largest hash: every element may be taken.
+EVERY_HASH = 0xFFFFFFFF
 
 
 def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
@@ -26,8 +29,19 @@ def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
     return ((z ^ (z >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
 
 
-def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> PickResult:
-    """Sample up to `size` informative elements; `offset` is the position of the first element in its tensor."""
+def smallest_hashes(index: NDArray[np.int64], size: int, seed: int) -> NDArray[np.intp]:
+    """Where the `size` positions with the smallest hashes stand in `index`, in ascending order: int64 [<= size]."""
+    if len(index) <= size:
+        return np.arange(len(index))
+    # Equal hashes are ordered by position, so that the choice does not depend on how a tensor was cut into blocks.
+    keys = (element_hash(index, seed).astype(np.uint64) << np.uint64(32)) | index.astype(np.uint32)
+    return np.sort(np.argpartition(keys, size)[:size])
+
+
+def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:
+    """Sample up to `size` informative elements; `offset` is the position of the first element in its tensor, `below`
+    the largest hash that is still of interest (what a full sample of earlier blocks holds).
+    """
     check_views(models)
     values = np.stack([decode(m.bits, m.dtype) for m in models])
     suspect, pivot = values[0], values[1]
@@ -35,5 +49,5 @@ def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0) -> Pi
         informative = (values[2:] != pivot).any(axis=0) & (suspect != 0) & (np.abs(suspect) >= 0.25 * np.abs(pivot))
     informative &= np.isfinite(values).all(axis=0)
     candidates = np.flatnonzero(informative) + offset
-    order = np.lexsort((candidates, element_hash(candidates, seed)))[:size]
-    return PickResult(np.sort(candidates[order]), len(candidates))
+    wanted = candidates[element_hash(candidates, seed) <= below]
+    return PickResult(wanted[smallest_hashes(wanted, size, seed)], len(candidates))

@@ -136,7 +136,7 @@ def _replay(data: Dataset, found: _Found, progress: Callable[[int], None] | None
         variants = [Variant(plain, tuple(range(len(data.sources.names))))]
     else:
         best = found.exact.variants[0][1]
-        variants = [v for v, share in found.exact.variants if share >= best - 1e-4][:_TIED]
+        variants = [v for v, share in found.exact.variants if share >= best - 1e-6][:_TIED]
     coefficients = [found.recipe.coefficients(m.name, m.moments) for m in data.measurements]
     replayed = [replay_model(data, coefficients, variant, progress) for variant in variants]
     return sorted(replayed, key=lambda r: -r.exact)

@@ -14,7 +14,7 @@ from reconstruct.evidence import Measurement
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
-from reconstruct.kernels.pick_reference import element_hash
+from reconstruct.kernels.pick_reference import EVERY_HASH, element_hash, smallest_hashes
 from reconstruct.kernels.results import ReplayResult, View
 from reconstruct.kernels.select import Kernels
 from reconstruct.sampling import SamplingPlan
@@ -37,22 +37,23 @@ def measure(
     moments: Moments | None = None
     chosen = np.empty(0, np.int64)
     picked: NDArray[np.float32] = np.empty((len(catalogs), 0), np.float32)
-    informative = 0
+    informative, below = 0, EVERY_HASH
     for start, stop in plan.blocks(tensor.elements):
         views = _views(tensor, catalogs, start, stop)
         result = kernels.gram(views, lattices[0].lattice)
         _refuse_nonfinite(tensor, catalogs, result.nonfinite)
         part = Moments(result.count, result.gram, result.rounding_energy, result.identical, result.gram[None])
         moments = part if moments is None else moments + part
-        found = kernels.pick(views, size=sample_size, seed=plan.seed, offset=start)
+        found = kernels.pick(views, size=sample_size, seed=plan.seed, offset=start, below=below)
         informative += found.informative
         local = found.index - start
         chosen = np.concatenate([chosen, found.index])
         gathered = np.stack([decode(view.bits[local], view.dtype) for view in views])
         picked = np.concatenate([picked, gathered], axis=1)
-        if len(chosen) > sample_size:
-            keep = np.sort(np.lexsort((chosen, element_hash(chosen, plan.seed)))[:sample_size])
-            chosen, picked = chosen[keep], picked[:, keep]
+        keep = smallest_hashes(chosen, sample_size, plan.seed)
+        chosen, picked = chosen[keep], picked[:, keep]
+        if len(chosen) == sample_size:
+            below = int(element_hash(chosen, plan.seed).max())
         del views
         _release(tensor, catalogs, start, stop)
     assert moments is not None

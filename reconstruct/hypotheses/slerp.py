@@ -19,6 +19,7 @@ __all__ = ["LINEAR_BRANCH", "Slerp", "slerp_coefficients", "slerp_interval"]
 #: |cos| above which slerp falls back to linear interpolation.
 LINEAR_BRANCH = 0.9995
 _STEP = 1e-6
+_CANCELLED = 16.0  # times smaller than its sources: cancelled
 
 
 def slerp_coefficients(t: float, cosine: float) -> tuple[float, float]:
@@ -72,9 +73,11 @@ def slerp_interval(
     """Certified bounds of t: every element of `values` (suspect, a, b: float32 [3, n]) is reproduced within
     `tolerance` spacings `unit` [n]. None if no t does. Each element gives an interval; they are intersected.
 
-    The coefficients are smooth in t, so the intervals come from the derivative, iterated to where it is exact.
+    The coefficients are smooth in t, so the intervals come from the derivative, iterated to where it is exact. Where
+    a and b cancel, the suspect's spacing is far below the arithmetic's own error: such elements are left out.
     """
-    suspect, a, b = values.astype(np.float64)
+    keep = np.abs(values[0]) >= np.abs(values[1:]).max(axis=0) / _CANCELLED
+    (suspect, a, b), unit = values[:, keep].astype(np.float64), unit[keep]
     t = start
     for attempt in range(6):
         c0, c1 = slerp_coefficients(t, cosine)

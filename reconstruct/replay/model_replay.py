@@ -1,4 +1,4 @@
-"""Replay a recipe over the whole model, with decoys in the same pass: wrong coefficients on the right weights."""
+"""Replay a recipe over the whole model, and on samples its decoys: wrong coefficients on the right weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ["ModelReplay", "replay_model", "wrong_coefficients"]
 
 @dataclass(frozen=True)
 class ModelReplay:
-    """Per tensor: coefficients float64 [K+1] in the sources' own order, the result, and that of the best decoy."""
+    """Per tensor: coefficients float64 [K+1] in the sources' own order, the result, and that of the best decoy (on the
+    sample).
+    """
 
     variant: Variant
     coefficients: tuple[NDArray[np.float64], ...]
@@ -54,15 +56,16 @@ def replay_model(
 
     def one(position: int) -> tuple[ReplayResult, ReplayResult]:
         chosen = coefficients[position]
-        forms = [in_program_form(candidate, variant) for candidate in (chosen, *wrong_coefficients(chosen))]
-        result = data.replay(
-            position, variant.order, np.array([vector for vector, _ in forms]), np.array([d for _, d in forms]),
-            variant.arithmetic.formula,
-        )  # fmt: skip
-        wrong = [result.vector(v) for v in range(1, len(forms))]
+        vector, divisor = in_program_form(chosen, variant)
+        formula = variant.arithmetic.formula
+        result = data.replay(position, variant.order, vector[None], np.array([divisor]), formula)
+        forms = [in_program_form(wrong, variant) for wrong in wrong_coefficients(chosen)]
+        decoys = data.replay_sample(
+            position, np.array([v for v, _ in forms]), formula, np.array([d for _, d in forms]), variant.order
+        )
         if progress is not None:
             progress(data.measurements[position].elements)
-        return result.vector(0), max(wrong, key=lambda r: int(r.novel_exact[0]))
+        return result, decoys.vector(int(np.argmax(decoys.novel_exact)))
 
     pairs = parallel(one, range(len(coefficients)), data.threads)
     return ModelReplay(variant, tuple(coefficients), tuple(r for r, _ in pairs), tuple(d for _, d in pairs))

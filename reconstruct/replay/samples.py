@@ -20,6 +20,7 @@ __all__ = ["DELTA", "decoy_values", "exact_hits", "replay_values"]
 
 #: The neutral arithmetic of searches: base plus weighted deltas in float32.
 DELTA = Formula("delta", "float32")
+_BFLOAT16 = Lattice.of_dtype("BF16")
 
 
 def replay_values(
@@ -52,12 +53,15 @@ def exact_hits(
     A search tries every named arithmetic on a few thousand elements: the reference's own operations do that at once,
     where a fused kernel would have to be compiled for each.
     """
-    sources = torch.from_numpy(np.ascontiguousarray(values[[1 + j for j in order]]))
-    target = values[0].astype(np.float64)
-    hits = [
-        (lattice.round(predict(sources, vector, float(divisor), formula).to(torch.float64).numpy()) == target).sum()
-        for vector, divisor in zip(coefficients, divisors, strict=True)
-    ]
+    sources = torch.from_numpy(np.ascontiguousarray(values[[1 + j for j in order]])).to(getattr(torch, formula.working))
+    plain = lattice == _BFLOAT16 and formula.working != "float64"
+    target = torch.from_numpy(values[0]).to(torch.bfloat16) if plain else torch.from_numpy(values[0]).double()
+    hits = []
+    for vector, divisor in zip(coefficients, divisors, strict=True):
+        raw = predict(sources, vector, float(divisor), formula)
+        # torch's own cast rounds to nearest even as the lattice does, many times as fast.
+        rounded = raw.to(torch.bfloat16) if plain else torch.from_numpy(lattice.round(raw.double().numpy())).double()
+        hits.append(int((rounded == target).sum()))
     return np.array(hits, np.int64)
 
 

@@ -30,6 +30,7 @@ __all__ = ["ExactRecipe", "Variant", "find_exact", "in_program_form"]
 
 _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
+_TIE_SAMPLE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,33 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
         if variant.arithmetic.name in near and variant not in scores:
             scores[variant] = _evaluate(data, recipe, variant, members, candidates)
     ranked = sorted(scores.items(), key=lambda item: -item[1][0])
+    ranked = _narrowed(data, recipe, ranked, members)
     chosen = ranked[0][1][1]
     cells = tuple(
         replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells
     )
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
     return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes), tolerance)
+
+
+_Scored = tuple[Variant, tuple[float, dict[tuple[str, ...], tuple[float, ...]]]]
+
+
+def _narrowed(
+    data: Dataset, recipe: Recipe, ranked: list[_Scored], members: dict[tuple[str, ...], list[int]]
+) -> list[_Scored]:
+    """Arithmetics that tie on a few thousand elements differ in one of ten thousand: look again at a hundred times
+    as many, with the parameters found, before every element is read.
+    """
+    best = ranked[0][1][0]
+    tied = [item for item in ranked if item[1][0] >= best - 2e-3]
+    if len(tied) < 2:
+        return ranked
+    again = []
+    for variant, (_, chosen) in tied:
+        options = {key: [parameters] for key, parameters in chosen.items()}
+        again.append((variant, _evaluate(data, recipe, variant, members, options, _TIE_SAMPLE)))
+    return sorted(again, key=lambda item: -item[1][0])
 
 
 def _variants(data: Dataset, recipe: Recipe) -> list[Variant]:
@@ -276,12 +298,13 @@ def _evaluate(
     variant: Variant,
     members: dict[tuple[str, ...], list[int]],
     candidates: dict[tuple[str, ...], list[tuple[float, ...]]],
+    sample: int = _CELL_SAMPLE,
 ) -> tuple[float, dict[tuple[str, ...], tuple[float, ...]]]:
     """Share of sampled elements reproduced with each cell's best candidate, and these candidates."""
     exact = total = 0
     chosen = {}
     for key, options in candidates.items():
-        limit = max(500, _CELL_SAMPLE // len(members[key]))
+        limit = max(500, sample // len(members[key]))
         hits = np.zeros(len(options), np.int64)
         for i in members[key]:
             vectors, divisors = [], []

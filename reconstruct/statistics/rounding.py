@@ -142,9 +142,8 @@ def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | Non
         return None
     scale = np.maximum(np.abs(rows.X).max(axis=0), 1e-9)
     problem = _Programme(rows.X / scale, rows.Y - rows.X @ start, rows.epsilon(tolerance))
-    worst = np.argsort(problem.epsilon - np.abs(problem.Y))[:40]
-    widest = np.argsort(-np.abs(problem.X), axis=0)[:20].ravel()
-    active = np.unique(np.concatenate([worst, widest]))
+    worst = _largest(np.abs(problem.Y) - problem.epsilon, 40)
+    active = np.unique(np.concatenate([worst, *(_largest(np.abs(column), 20) for column in problem.X.T)]))
     bounds = []
     for direction in [*np.eye(size), np.ones(size)]:
         for sign in (1.0, -1.0):
@@ -156,6 +155,13 @@ def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | Non
             bounds.append(sign * value * length + float(direction @ start))
     low, high = np.array(bounds[0::2]), np.array(bounds[1::2])
     return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance, float((_FEASIBLE / scale).max()))
+
+
+def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Positions of the `count` largest values."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    return np.argpartition(values, len(values) - count)[len(values) - count :]
 
 
 _FEASIBLE = 1e-6  # spacings by which a row may miss its bound, the solver's own tolerance
@@ -187,5 +193,5 @@ class _Programme:
             excess = np.abs(self.X @ solution.x - self.Y) - self.epsilon
             if excess.max() <= _FEASIBLE:
                 return value, active
-            active = np.unique(np.r_[active, np.argsort(-excess)[: min(40, int((excess > _FEASIBLE).sum()))]])
+            active = np.unique(np.r_[active, _largest(excess, min(40, int((excess > _FEASIBLE).sum())))])
         return value, active

@@ -49,7 +49,7 @@ def assert_agree(
     slow = replay_reference.replay(models, vectors, divisors, formula, lattice)
     for name in ("total", "exact", "close", "inside_box", "novel", "steps"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name), err_msg=name)
-    np.testing.assert_allclose(fast.energy, slow.energy, rtol=1e-9)
+    np.testing.assert_allclose(fast.energy, slow.energy, rtol=1e-6)  # residuals are float32 in the fused loop
     np.testing.assert_array_equal(fast.steps.sum(axis=(1, 2)), fast.novel)
     return fast
 
