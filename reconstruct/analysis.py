@@ -284,11 +284,12 @@ def _block_error(data: Dataset, position: int, source: int) -> float:
 
 
 def _block_agreement(data: Dataset) -> tuple[float, ...]:
-    """Median over tensors of the scatter between blocks, one a delta."""
-    if not data.voting:
-        return ()
-    scatter = [_block_weights(data, i).std(axis=0) for i in data.voting]
-    return tuple(np.median(scatter, axis=0).tolist()) if scatter else ()
+    """Median over tensors of the scatter between blocks, one a delta; NaN where no tensor has two blocks."""
+    count = len(data.sources.names) - 1
+    several = [i for i in data.voting if len(data.measurements[i].moments.blocks) > 1]
+    if not several:
+        return (float("nan"),) * count if data.voting else ()
+    return tuple(np.median([_block_weights(data, i).std(axis=0, ddof=1) for i in several], axis=0).tolist())
 
 
 def _curve(data: Dataset, found: _Found) -> tuple[tuple[float, float, float], ...]:

@@ -33,7 +33,8 @@ def recipe(partition, parameters, *, hypothesis="linear", pair=None, names=NAMES
     cells = {}
     for name, key in keys.items():
         place, values = describe(name), parameters(name)
-        assert cells.setdefault(key, Cell(key, place.layer, place.group, values, values, values, True)).parameters == values
+        cell = Cell(key, place.layer, place.group, values, values, values, certified=True)
+        assert cells.setdefault(key, cell).parameters == values
     return Recipe(hypothesis, SOURCES, True, pair, partition, tuple(cells.values()), keys, **more)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
-from reconstruct.fitting import rows_for
+from reconstruct.fitting import best_certificate, rows_for
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.parallel import parallel
@@ -30,6 +30,7 @@ __all__ = ["ExactRecipe", "Variant", "find_exact", "in_program_form"]
 
 _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
+_LEAST_ROWS = 8  # informative elements that bound the parameters of a norm or a bias
 _TIE_SAMPLE = 2_000_000
 
 
@@ -43,7 +44,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class ExactRecipe:
-    """A recipe from certified bounds; `variants` reproduce the samples best, the best first, with their shares."""
+    """A recipe from certified bounds; `variants` reproduce the samples best, the best first, with their shares;
+    `certified`: voting tensors whose bounds agree with it.
+    """
 
     recipe: Recipe
     variants: tuple[tuple[Variant, float], ...]
@@ -107,7 +110,7 @@ def _slerp_box(data: Dataset, position: int, pair: tuple[int, int]) -> Box | Non
     bounds = fit.slerp.get(pair)
     if bounds is not None:
         return Box(np.array(bounds[:1]), np.array(bounds[1:]), bounds[0], bounds[1], 0)
-    box = fit.affine
+    box = _affine_box(data, position)
     if box is None or abs(measurement.moments.cosine(*pair)) <= LINEAR_BRANCH:
         return None
     others = [j for j in range(len(box.low)) if j + 1 not in pair]
@@ -117,6 +120,17 @@ def _slerp_box(data: Dataset, position: int, pair: tuple[int, int]) -> Box | Non
         return None
     low, high = float(box.low[pair[1] - 1]), float(box.high[pair[1] - 1])
     return Box(np.array([low]), np.array([high]), low, high, box.tolerance)
+
+
+def _affine_box(data: Dataset, position: int) -> Box | None:
+    """Bounds of one tensor's weights. One too small to testify has none among its fits, but here they only choose
+    its own numbers.
+    """
+    fit, measurement = data.fits[position], data.measurements[position]
+    few = measurement.values.shape[1]
+    if fit.affine is not None or measurement.votes or few < max(_LEAST_ROWS, 4 * len(fit.interval)):
+        return fit.affine
+    return best_certificate(rows_for(measurement), fit.interval)
 
 
 def _at_tolerance(data: Dataset, boxes: dict[int, Box], tolerance: int) -> dict[int, Box]:
@@ -162,19 +176,21 @@ def _cells(
 def _with_vectors(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> tuple[Recipe, dict[int, Box]]:
     """Cells for tensors that do not vote (norms, biases) where no voting tensor shares their parameters."""
     known = {cell.key for cell in recipe.cells}
+    extra: dict[int, Box] = {}
+    for i, measurement in enumerate(data.measurements):
+        if recipe.keys[measurement.name] not in known and i not in boxes:
+            box = _affine_box(data, i) if recipe.pair is None else _slerp_box(data, i, recipe.pair)
+            if box is not None:
+                extra[i] = box
+    if recipe.pair is None:
+        extra = _at_tolerance(data, extra, max(box.tolerance for box in boxes.values()))
     found: dict[tuple[str, ...], Box] = {}
     members: dict[int, Box] = {}
-    for i, measurement in enumerate(data.measurements):
-        key = recipe.keys[measurement.name]
-        box = data.fits[i].affine
-        if key in known or i in boxes or box is None:
-            continue
-        if recipe.pair is not None:
-            box = _slerp_box(data, i, recipe.pair)
-        if box is None or (key in found and found[key].intersect(box).empty):
-            continue
-        found[key] = found[key].intersect(box) if key in found else box
-        members[i] = box
+    for i, box in extra.items():
+        key = recipe.keys[data.measurements[i].name]
+        common = found[key].intersect(box) if key in found else box
+        if not common.empty:
+            found[key], members[i] = common, box
     cells = {cell.key: cell for cell in (*recipe.cells, *_cells(data, recipe.keys, found, recipe.partition))}
     ordered = sorted(cells.values(), key=lambda c: (c.layer is not None, c.layer or 0, c.key))
     return recipe.with_cells(tuple(ordered)), boxes | members
@@ -209,7 +225,7 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
         replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells
     )
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
-    return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes), tolerance)
+    return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes) & {*data.voting}, tolerance)
 
 
 _Scored = tuple[Variant, tuple[float, dict[tuple[str, ...], tuple[float, ...]]]]
