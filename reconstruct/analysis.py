@@ -22,7 +22,8 @@ from reconstruct.recipe import Cell, Recipe
 from reconstruct.replay.arithmetic import ARITHMETICS
 from reconstruct.replay.consensus import Consensus, search_consensus
 from reconstruct.replay.model_replay import ModelReplay, replay_model, wrong_coefficients
-from reconstruct.replay.orientation import orientations, pools, starting_points
+from reconstruct.replay.orientation import MATERIAL, orientations, pools, starting_points
+from reconstruct.replay.phases import model_phases
 from reconstruct.replay.samples import DELTA, decoy_values, replay_values
 from reconstruct.replay.search import ExactRecipe, Variant, find_exact
 from reconstruct.statistics.agreement import Agreement, agreement
@@ -77,6 +78,8 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         replay=total,
         strata=tuple(strata_spikes(smooth.steps[0])),
         spike=decisive_spike(smooth.steps[0]),
+        phases=model_phases([t.measurement for t in votes], [t.coefficients for t in votes]),
+        overlap=_overlap(data, estimate),
         box=_mean([data.fits[i].box for i in voting]),
         controls=_controls(data, found, tensors),
         agreement=_agreement(data),
@@ -186,9 +189,20 @@ def _replays(total: ReplayResult) -> bool:
     return bool(total.total[0]) and float(total.exact[0]) / float(total.total[0]) >= 0.999
 
 
+def _overlap(data: Dataset, estimate: Estimate) -> float:
+    """Largest |cosine| between the movements (from the base) of two material parents; 1 where there is one direction."""
+    moved = [j for j in range(1, len(data.sources.names)) if abs(estimate.coefficients[j]) >= MATERIAL]
+    if not data.sources.has_base or len(moved) < 2:
+        return 1.0
+    gram = np.asarray(sum(data.measurements[i].moments.gram for i in data.voting))[np.ix_(moved, moved)]
+    size = np.sqrt(np.diag(gram))
+    cosines = np.abs(gram / np.outer(size, size))
+    return float(cosines[~np.eye(len(moved), dtype=bool)].max())
+
+
 def _worth_turning(data: Dataset, found: _Found, estimate: Estimate) -> bool:
     """Whether another model may be the product: a spike, a full rounding box, or coefficients outside [0, 1]."""
-    if found.consensus is not None and found.consensus.spike.z >= _BELIEVED:
+    if found.exact is not None or (found.consensus is not None and found.consensus.spike.z >= _BELIEVED):
         return True
     return _outside(estimate) or _mean([data.fits[i].box for i in data.voting]) >= 0.99
 

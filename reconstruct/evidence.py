@@ -18,6 +18,7 @@ from reconstruct.statistics.agreement import Agreement
 from reconstruct.statistics.effective_lattice import EffectiveLattice
 from reconstruct.statistics.mixture import Spike
 from reconstruct.statistics.moments import LeastSquares, Moments
+from reconstruct.statistics.phase import PhaseTest
 from reconstruct.statistics.rounding import Box
 
 __all__ = [
@@ -89,7 +90,7 @@ class Measurement:
     @property
     def smooth_lattice(self) -> bool:
         """Whether the histogram of differences may testify too: on a lattice with gaps every relation has spikes."""
-        return self.votes and self.lattice.regular
+        return self.votes and all(lattice.regular for lattice in self.lattices)
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,15 @@ class OrientationEvidence:
     spike: Spike
     strata: tuple[Spike, ...]
     box: float
+    phases: PhaseTest
 
 
 @dataclass(frozen=True)
 class ModelEvidence:
-    """Everything the verdict looks at, and everything reports show. Sums are over voting tensors."""
+    """Everything the verdict looks at, and everything reports show. Sums are over voting tensors.
+
+    `overlap`: largest |cosine| between the movements of two material parents, 1 if there is but one direction.
+    """
 
     sources: SourceTable
     tensors: tuple[TensorEvidence, ...]
@@ -215,7 +220,9 @@ class ModelEvidence:
     replay: ReplayResult
     strata: tuple[Spike, ...]
     spike: Spike
+    phases: PhaseTest
     box: float
+    overlap: float
     controls: Controls
     agreement: tuple[Agreement, ...]
     block_agreement: tuple[float, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ class Recipe:
         for j in chosen:
             models.append({
                 "model": self.sources[j],
-                "parameters": {"weight": self._setting(lambda c, j=j: _share(c, j))},
+                "parameters": {"weight": self._setting(partial(_share, source=j))},
             })  # fmt: skip
         base = self.sources[0] if delta else None
         return self._document("task_arithmetic" if delta else "linear", models, base=base, shared={})
@@ -150,7 +151,7 @@ class Recipe:
         return document
 
     def to_yaml(self) -> str:
-        """mergekit YAML, as text."""
+        """Write the configuration as YAML text."""
         return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
 
     def _setting(self, value: Callable[[Cell], float]) -> Any:

@@ -15,6 +15,8 @@ from reconstruct.evidence import ModelEvidence, OrientationEvidence, TensorEvide
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.recipe import Recipe
 from reconstruct.statistics.mixture import DECISIVE, Spike
+from reconstruct.statistics.phase import PhaseTest
+from reconstruct.statistics.rounding import FINE_MANTISSA
 
 __all__ = ["THRESHOLDS", "Reason", "Verdict", "VerdictKind", "decide"]
 
@@ -46,11 +48,16 @@ THRESHOLDS = {
     "spike ratio": 1.1,  # three standard errors below the measured ratio, in at least two decisive strata
     "strata": 2,
     "voting majority": 0.5,  # share of voting tensors whose own decisive spike is positive
+    "phase z": 8.0,  # untouched share by sides of the rounding boundary, in cluster-robust standard errors
+    "boundary z": 5.0,  # the same within a twentieth of a spacing of the boundary
+    "phase uniformity": 0.7,  # lowest phase's upper limit over the median phase
+    "rounding": 0.1,  # phase of the predictions, over a uniform one: below, rounding did not come last
     "halves": 0.02,  # distance between the consensus coefficients of two halves of the tensors
     "range": 0.02,  # how far outside [0, 1] a coefficient may lie
     "orientation": 1.25,  # another orientation must keep this many times the untouched share to win
     "spread": 0.01,  # merge-consistent: standard deviation of the coefficients over tensors
     "consistent material": 0.05,  # merge-consistent: smallest coefficient of a material source
+    "overlap": 0.9,  # merge-consistent: largest |cosine| between the movements of two material parents
     "derived": 0.1,  # distance of the one material coefficient from 1
     "derived explained": 0.8,  # share of the movement which that source explains
     "derived others": 0.05,  # largest coefficient of any other parent
@@ -92,7 +99,7 @@ def decide(evidence: ModelEvidence) -> Verdict:
     limits = list(_LIMITS)
     if not evidence.exhaustive:
         limits.append("Replayed on stored samples only, not on every element.")
-    rules = (_copy, _too_little, _reproduced, _ancestor, _coplanar, _merge_then_modified, _derived,
+    rules = (_copy, _too_little, _collinear, _reproduced, _ancestor, _coplanar, _merge_then_modified, _derived,
              _merge_consistent, _related)  # fmt: skip
     noted: list[Reason] = []
     for rule in rules:
@@ -113,7 +120,7 @@ def _copy(e: ModelEvidence) -> Verdict | list[Reason]:
     same = np.sum([t.measurement.moments.identical for t in e.tensors], axis=0) / max(total, 1)
     best = int(np.argmax(same))
     reason = Reason(f"elements identical to {e.sources.names[best]}", float(same[best]), 1.0, bool(same[best] == 1.0))
-    if not reason.passed:
+    if not reason.passed or not any(t.measurement.is_matrix for t in e.tensors):  # norms and buffers agree for free
         return [reason]
     return Verdict(VerdictKind.COPY, f"Every compared weight is identical to {e.sources.names[best]}.", (reason,))
 
@@ -137,8 +144,24 @@ def _too_little(e: ModelEvidence) -> Verdict | list[Reason]:
     return [enough]
 
 
+def _collinear(e: ModelEvidence) -> Verdict | list[Reason]:
+    """Candidates that are blends of one another, stored finely: more than one recipe gives the same bits."""
+    if not e.estimate.collinear:
+        return []
+    return _undetermined(
+        "The candidates' movements are collinear: several sets of coefficients give the same weights. Leave one of "
+        "them out.",
+        Reason("collinear candidates", 1.0, 0.0, passed=False),
+    )
+
+
 def _undetermined(summary: str, *reasons: Reason) -> Verdict:
     return Verdict(VerdictKind.UNDETERMINED, summary, reasons)
+
+
+def _fine(tensor: TensorEvidence) -> bool:
+    """Storage as fine as the arithmetic: the program's own rounding is the last, and its phase is not to be seen."""
+    return tensor.measurement.lattice.lattice.mantissa > FINE_MANTISSA
 
 
 def _shares(replay: ReplayResult) -> tuple[float, float, int]:
@@ -174,6 +197,9 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("novel elements identical under wrong recipes", e.controls.hit_rate, THRESHOLDS["decoy hits"],
                e.controls.hit_rate <= THRESHOLDS["decoy hits"]),
     ]  # fmt: skip
+    if not all(_fine(t) for t in matrices):
+        reasons.append(Reason("rounding came last (phase of the predictions)", e.phases.rounding,
+                              THRESHOLDS["rounding"], e.phases.rounding >= THRESHOLDS["rounding"]))  # fmt: skip
     # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
     # between 0 and 1 in the other orientation say which is the product.
     outside = not _in_range(e.estimate.coefficients.tolist())
@@ -215,7 +241,8 @@ def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
         larger = other.spike.untouched / max(own.spike.untouched, 1e-9)
         reason = Reason(f"untouched share of {other.target} as the product, over the suspect's", larger,
                         THRESHOLDS["orientation"], larger >= THRESHOLDS["orientation"])  # fmt: skip
-        if reason.passed and other.box < THRESHOLDS["box"] and _has_spike(other.spike, other.strata, 0.0):
+        holds = _has_spike(other.spike, other.strata, 0.0) and all(r.passed for r in _phase_reasons(other.phases))
+        if reason.passed and other.box < THRESHOLDS["box"] and holds:
             return _is_ancestor(other.target, reason)
         reasons.append(reason)
     return reasons
@@ -278,6 +305,22 @@ def _firm_strata(strata: tuple[Spike, ...]) -> int:
     return count
 
 
+def _phase_reasons(phases: PhaseTest) -> list[Reason]:
+    """A merge's untouched share is the same at every phase of rounding and holds at the boundary.
+
+    An average of checkpoints of one run, or training by whole steps in 16 bits, leaves spikes too; but theirs come from
+    residuals narrower than a spacing, or from numbers that needed no rounding.
+    """
+    return [
+        Reason("untouched share by sides of the rounding boundary, z over clusters", phases.overall_z,
+               THRESHOLDS["phase z"], phases.overall_z >= THRESHOLDS["phase z"]),
+        Reason("the same at the boundary", phases.boundary_z, THRESHOLDS["boundary z"],
+               phases.boundary_z >= THRESHOLDS["boundary z"]),
+        Reason("the same at every phase of rounding, lowest over median", phases.uniformity,
+               THRESHOLDS["phase uniformity"], phases.uniformity >= THRESHOLDS["phase uniformity"]),
+    ]  # fmt: skip
+
+
 def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
     if e.estimate.origin == "regression" or not e.orientations:
         return []
@@ -296,6 +339,7 @@ def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("untouched decisive elements, z over smoothness and decoys", e.spike.z - null, THRESHOLDS["spike z"],
                e.spike.z - null >= THRESHOLDS["spike z"]),
         Reason("decisive strata with a firm spike", firm, THRESHOLDS["strata"], firm >= THRESHOLDS["strata"]),
+        *_phase_reasons(e.phases),
         Reason("voting tensors with a spike of their own", positive, THRESHOLDS["voting majority"],
                bool(positive > THRESHOLDS["voting majority"])),
         Reason("consensus of two halves of the tensors, distance", halves, THRESHOLDS["halves"],
@@ -336,15 +380,20 @@ def _derived(e: ModelEvidence) -> Verdict | list[Reason]:
     return Verdict(
         VerdictKind.DERIVED,
         f"{e.sources.names[top]} alone explains the suspect, with coefficient 1 and further movement of its own: one "
-        "is a continuation of the other.",
+        "continues the other, or both continue a checkpoint close to them.",
         tuple(reasons),
     )
 
 
 def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
-    """No spike, but one set of coefficients in all tensors and all their blocks: a lead, not a proof."""
-    if not e.agreement or e.estimate.collinear:
+    """No spike, but one set of coefficients in all tensors and all their blocks: a lead, not a proof.
+
+    With one direction of movement alone it says nothing: every point of a training trajectory has one coefficient in
+    all tensors. Nor does it with converted scaled formats, whose errors bias all regressions alike.
+    """
+    if not e.agreement:
         return []
+    regular = float(np.mean([t.measurement.smooth_lattice for t in _votes(e)]))
     coefficients = e.estimate.coefficients
     spread = max(a.spread for a in e.agreement)
     blocks = max(e.block_agreement)
@@ -361,6 +410,9 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
         Reason("explained beyond decoys", beyond, 0.1, beyond >= 0.1),
         Reason("tensors that vote", len(e.voting), 4, len(e.voting) >= 4),
+        Reason("tensors on lattices without gaps, in all models", regular, 1.0, regular == 1.0),
+        Reason("overlap of the material parents' movements", e.overlap, THRESHOLDS["overlap"],
+               e.overlap <= THRESHOLDS["overlap"]),
         Reason("this orientation is the best", float(preferred), 1, preferred),
     ]  # fmt: skip
     if not all(r.passed for r in reasons):
@@ -383,11 +435,6 @@ def _related(e: ModelEvidence) -> Verdict | list[Reason]:
     reason = Reason("movement explained beyond decoys", beyond, THRESHOLDS["related"], beyond >= THRESHOLDS["related"])
     if not reason.passed:
         return [reason]
-    if e.estimate.collinear:
-        return _undetermined(
-            "The candidates' movements are collinear: their coefficients cannot be told apart. Leave one of them out.",
-            reason,
-        )
     return Verdict(
         VerdictKind.RELATED,
         "The candidates explain part of the suspect, smoothly: training with something in common (an earlier "

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
-from reconstruct.evidence import OrientationEvidence
+from reconstruct.evidence import Measurement, OrientationEvidence
 from reconstruct.fitting import with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.replay.consensus import Pool, search_consensus
+from reconstruct.replay.phases import model_phases
 from reconstruct.replay.samples import decoy_values, replay_values
 from reconstruct.replay.search import find_exact, in_program_form
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
@@ -88,7 +89,7 @@ def _solved(
     data: Dataset, roles: tuple[int, ...], coefficients: Sequence[NDArray[np.float64]]
 ) -> OrientationEvidence | None:
     """s = sum c_j x_j, solved for the model in the suspect's place and replayed on samples."""
-    total, used, boxes = ReplayResult.empty(1), [], []
+    total, used, boxes, seen = ReplayResult.empty(1), [], [], []
     target = roles[0]
     for i in data.voting:
         if target and abs(coefficients[i][target - 1]) < MATERIAL:
@@ -101,7 +102,8 @@ def _solved(
         part = replay_values(values, turned.lattice.lattice, data.kernels, vector[None], SUM)
         total = total + part
         boxes.append(float(part.inside_box[0]) / max(int(part.total[0]), 1))
-    return _evidence(data, roles, np.median(used, axis=0), total, boxes) if used else None
+        seen.append(turned)
+    return _evidence(data, roles, used, total, boxes, seen) if used else None
 
 
 def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | None:
@@ -109,11 +111,10 @@ def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | No
     if not turned.voting:
         return None
     exact = find_exact(turned)
-    total = ReplayResult.empty(1)
+    total, shares = ReplayResult.empty(1), []
     share = exact.variants[0][1] * len(exact.certified) / len(turned.voting) if exact else 0.0
     if exact is not None and share >= _EXACT:
         variant = exact.variants[0][0]
-        shares = []
         for i in turned.voting:
             m = turned.measurements[i]
             shares.append(exact.recipe.coefficients(m.name, m.moments))
@@ -121,25 +122,32 @@ def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | No
             total = total + turned.replay_sample(
                 i, vector[None], variant.arithmetic.formula, np.array([divisor]), variant.order
             )
-        coefficients = np.median(shares, axis=0)
     else:
         consensus = search_consensus(
             pools(turned, turned.voting), starting_points(turned), data.kernels, threads=data.threads
         )
         weights = consensus.weights if consensus is not None else starting_points(turned)[0]
         total = consensus.replay if consensus is not None else total
-        coefficients = np.concatenate([[1 - weights.sum()], weights])
-    return _evidence(data, roles, coefficients, total, [turned.fits[i].box for i in turned.voting])
+        shares = [np.concatenate([[1 - weights.sum()], weights])] * len(turned.voting)
+    seen = [turned.measurements[i] for i in turned.voting]
+    return _evidence(data, roles, shares, total, [turned.fits[i].box for i in turned.voting], seen)
 
 
 def _evidence(
-    data: Dataset, roles: tuple[int, ...], coefficients: NDArray[np.float64], total: ReplayResult, boxes: list[float]
+    data: Dataset,
+    roles: tuple[int, ...],
+    coefficients: Sequence[NDArray[np.float64]],
+    total: ReplayResult,
+    boxes: list[float],
+    measurements: Sequence[Measurement],
 ) -> OrientationEvidence:
+    """`coefficients` of each of the `measurements`, which stand in these roles."""
     names = (SUSPECT, *data.sources.names)
-    by_name = {names[model]: float(c) for model, c in zip(roles[1:], coefficients, strict=True)}
+    middle = np.median(coefficients, axis=0)
+    by_name = {names[model]: float(c) for model, c in zip(roles[1:], middle, strict=True)}
     novel = int(total.novel[0])
     return OrientationEvidence(
         names[roles[0]], by_name, by_name.get(SUSPECT, 0.0), float(total.exact[0] / max(total.total[0], 1)), novel,
         float(total.novel_exact[0] / max(novel, 1)), decisive_spike(total.steps[0]),
-        tuple(strata_spikes(total.steps[0])), float(np.median(boxes)),
+        tuple(strata_spikes(total.steps[0])), float(np.median(boxes)), model_phases(measurements, coefficients),
     )  # fmt: skip

@@ -8,7 +8,7 @@ arithmetic; what reproduces most elements is the recipe.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -22,6 +22,7 @@ from reconstruct.kernels.lattice import Lattice
 from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
+from reconstruct.replay.gradients import on_gradients
 from reconstruct.replay.samples import exact_hits
 from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import simplest
@@ -207,6 +208,9 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
         cell.key: _candidates(cell, [boxes[i] for i in members[cell.key]], recipe, tolerance, data)
         for cell in recipe.cells
     }
+    if tolerance == 0 and recipe.partition in {"layer", "layer and filter"}:
+        for key, parameters in on_gradients(recipe.cells, by_group=recipe.partition != "layer").items():
+            candidates[key].insert(0, parameters)
     # Coarse: one order an arithmetic. Fine: all orders of the arithmetics that are near the best.
     simple: dict[str, Variant] = {}
     for variant in variants:
@@ -276,7 +280,7 @@ def _candidates(
 ) -> list[tuple[float, ...]]:
     """Parameter vectors to try, the simplest first; the bounds' middle is always among them."""
     dtype = data.measurements[0].dtypes[0]
-    rounders = [float]
+    rounders: list[Callable[[float], float]] = [float]
     if tolerance > 0:
         lower = Lattice.of_dtype(dtype if dtype in {"BF16", "F16"} else "BF16")
         rounders = [lambda v: float(lower.round(np.array([v]))[0]), float]

@@ -18,6 +18,7 @@ from reconstruct.kernels.lattice import Lattice
 __all__ = ["EffectiveLattice", "effective_lattice"]
 
 _MOSTLY = 0.999  # share of elements that must lie on a coarser lattice
+_STRAY = 0.005  # share of the elements to which a smallest step matters that may be finer
 _GROUP = 128  # contiguous elements in which repeated values are counted
 
 
@@ -52,8 +53,10 @@ def effective_lattice(values: NDArray[np.float32], dtype: str, seed: int = 0) ->
     exponent = np.where(exponent == 0, -126, exponent - 127)
     mantissa = min(int(np.quantile(used, _MOSTLY, method="higher")), nominal.mantissa)
     step = int(np.quantile(exponent - used, 1 - _MOSTLY, method="lower"))
-    # A smallest step matters only if it is coarser than the floating spacing for more than stray elements.
-    quantum = step if (step > exponent - mantissa).mean() > 0.01 else nominal.quantum
+    # A smallest step matters only if it is coarser than the floating spacing for more than stray elements, and it is
+    # one only if these keep to it: of full-precision weights, too, the finest thousandth lies below all others.
+    below, finer = step > exponent - mantissa, step > exponent - used
+    quantum = step if below.mean() > 0.01 and finer.sum() <= _STRAY * below.sum() else nominal.quantum
     lattice = Lattice(mantissa, max(quantum, nominal.quantum))
     coarser = lattice.mantissa < nominal.mantissa or lattice.quantum > nominal.quantum
     return EffectiveLattice(lattice, coarser, _occupancy(flat, lattice), _repetition(values, seed))

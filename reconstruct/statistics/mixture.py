@@ -76,6 +76,11 @@ def _ripple(folded: NDArray[np.float64]) -> float:
     """Alternation of ln N(k) about its neighbours' mean, k = 2 ... 5, free of any smooth trend (a third difference);
     0 where counts are too few to tell.
     """
+    # A count far from the mean of its neighbours is a gap in the lattice, whatever the rest looks like.
+    expected = np.sqrt(folded[1:6] * folded[3:8])
+    crowded = expected >= 100
+    if (crowded & ((folded[2:7] < 0.3 * expected) | (folded[2:7] > 3 * expected))).any():
+        return 1.0
     if folded.min() < 20:
         return 0.0
     log = np.log(folded)

@@ -153,6 +153,18 @@ def test_float32_storage_is_certified_to_float32_precision(tmp_path):
     assert max(np.subtract(cell.high, cell.low)) < 1e-6
 
 
+@pytest.mark.parametrize(("dtype", "name"), [
+    (torch.float16, "float16 base plus sum of weighted deltas"),
+    (torch.float32, "float32 base plus sum of weighted deltas, rounded once"),
+], ids=["float16", "float32"])  # fmt: skip
+def test_task_arithmetic_in_other_dtypes_is_reproduced_to_the_bit(tmp_path, dtype, name):
+    suspect = by_mergekit(tmp_path / "s", "task_arithmetic", lambda _: {"weight": [0.6, 0.7]},
+                          ("base", "ft-code", "ft-docs"), dtype)  # fmt: skip
+    exact = find_exact(dataset(suspect, [CODE, DOCS]))
+    assert exact.recipe.cells[0].parameters == (0.6, 0.7)
+    assert_named(exact, name)
+
+
 @pytest.mark.parametrize("suspect", [CODE_HALF, CODE_SEED2], ids=["earlier checkpoint", "sibling"])
 @pytest.mark.parametrize("base", [BASE, None], ids=["with base", "without base"])
 def test_near_misses_have_no_recipe(suspect, base):

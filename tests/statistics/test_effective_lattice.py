@@ -54,6 +54,16 @@ def test_float32_weights_use_all_of_float32():
     assert found.regular
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_full_precision_weights_have_no_smallest_step_of_their_own(dtype):
+    name = {torch.float32: "F32", torch.float16: "F16"}[dtype]
+    base, code, docs = (load(model) for model in ("base", "ft-code", "ft-docs"))
+    for matrix in (tensor for tensor, values in base.items() if values.dim() == 2):
+        start = base[matrix].float()
+        moved = start + (0.6 * (code[matrix].float() - start) + 0.7 * (docs[matrix].float() - start))
+        assert effective_lattice(runs(moved.to(dtype)), name).lattice == Lattice.of_dtype(name), matrix
+
+
 def test_a_few_stray_elements_do_not_make_the_lattice_finer():
     values = runs(cut({"x": load("ft-code")[UP]}, 5)["x"])
     values[0, 0] = np.float32(1.0078125)  # eight bits

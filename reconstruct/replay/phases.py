@@ -1,0 +1,52 @@
+"""The phase test of a model: decisive sampled elements of all tensors, with each tensor's own coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.evidence import Measurement
+from reconstruct.kernels.results import STRATA
+from reconstruct.statistics.mixture import DECISIVE
+from reconstruct.statistics.phase import PhaseTest, phase_test
+
+__all__ = ["model_phases"]
+
+_MAXIMUM_ELEMENTS = 2_000_000
+_FARTHEST = 2.0**40  # spacings; beyond, the steps of a delta are no integers that float64 tells apart
+
+
+def model_phases(measurements: Sequence[Measurement], coefficients: Sequence[NDArray[np.float64]]) -> PhaseTest:
+    """`coefficients` [K+1] of every tensor's sources; tensors on lattices with gaps take no part."""
+    usable = [(m, c) for m, c in zip(measurements, coefficients, strict=True) if m.smooth_lattice]
+    total = sum(m.values.shape[1] for m, _ in usable)
+    step = max(1, -(-total // _MAXIMUM_ELEMENTS))
+    parts = [_tensor_phases(m, c, step) for m, c in usable]
+    if not parts:
+        return phase_test(np.empty(0), np.empty(0, np.int8), np.empty(0, np.int64))
+    distance, side, cluster = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return phase_test(distance, side, cluster)
+
+
+def _tensor_phases(
+    m: Measurement, coefficients: NDArray[np.float64], step: int
+) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int64]]:
+    values = m.values[:, ::step].astype(np.float64)
+    lattice = m.lattice.lattice
+    raw = coefficients @ values[1:]
+    predicted = lattice.round(raw).astype(np.float64)
+    unit = lattice.spacing(predicted)
+    far = (np.abs(predicted - values[1:]) >= STRATA[DECISIVE] * unit).all(axis=0)
+    values, raw, predicted, unit = values[:, far], raw[far], predicted[far], unit[far]
+    phase = (raw - predicted) / unit
+    moved = np.rint((values[0] - predicted) / unit) * np.where(phase < 0, -1, 1)
+    side = np.where(moved == 0, 1, np.where(moved == 1, -1, 0)).astype(np.int8)
+    steps = np.clip(np.rint((values[2:] - values[1]) / unit), -_FARTHEST, _FARTHEST).astype(np.int64)
+    steps *= np.where(steps[0] < 0, -1, 1)  # the mirror image is the same witness
+    cluster = np.zeros(len(raw), np.int64)
+    with np.errstate(over="ignore"):
+        for row in steps:
+            cluster = cluster * np.int64(1_000_003) + row
+    return np.clip(0.5 - np.abs(phase), 0, 0.5), side, cluster
