@@ -437,8 +437,8 @@ def _related(e: ModelEvidence) -> Verdict | list[Reason]:
         return [reason]
     return Verdict(
         VerdictKind.RELATED,
-        "The candidates explain part of the suspect, smoothly: training with something in common (an earlier "
-        "checkpoint, a sibling, shared data), not a merge of them.",
+        "The candidates explain part of the suspect, but no weights sit where a merge of them would have left them: as "
+        "after training with something in common (an earlier checkpoint, a sibling, shared data).",
         (reason,),
     )
 

@@ -24,6 +24,7 @@ from reconstruct.statistics.moments import Moments
 __all__ = ["measure", "replay_tensor"]
 
 _RUNS, _RUN_LENGTH = 64, 1024  # contiguous elements read to recognise a lattice
+_COLUMNS, _COLUMN_ROWS = 32, 512  # and elements along the first axis, where scales may run as well
 
 
 def measure(
@@ -32,7 +33,10 @@ def measure(
     """Read every element once (twice where few are informative). Raises NonFiniteError."""
     dtypes = tuple(info.dtype for info in tensor.sources)
     lattices = tuple(
-        effective_lattice(_runs(tensor, catalog, model), dtypes[model]) for model, catalog in enumerate(catalogs)
+        effective_lattice(
+            _runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model)
+        )
+        for model, catalog in enumerate(catalogs)
     )
     moments: Moments | None = None
     chosen = np.empty(0, np.int64)
@@ -103,6 +107,19 @@ def _runs(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.flo
     starts = np.unique(np.linspace(0, tensor.elements - length, _RUNS).astype(int))
     rows = [decode(catalog.source.read(info, int(s), int(s) + length), info.dtype) for s in starts]
     return np.stack(rows)
+
+
+def _columns(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.float32] | None:
+    """Some columns of one model's matrix over evenly spread rows: float32 [columns, rows]; None where rows are few."""
+    if not tensor.is_matrix or tensor.shape[0] < _COLUMN_ROWS // 4:
+        return None
+    width = tensor.elements // tensor.shape[0]
+    columns = min(_COLUMNS, width)
+    begin = (width - columns) // 2
+    rows = np.unique(np.linspace(0, tensor.shape[0] - 1, _COLUMN_ROWS).astype(int))
+    info = tensor.sources[model]
+    parts = [catalog.source.read(info, int(r) * width + begin, int(r) * width + begin + columns) for r in rows]
+    return np.ascontiguousarray(decode(np.stack(parts), info.dtype).T)
 
 
 def _refuse_nonfinite(tensor: AlignedTensor, catalogs: Sequence[Catalog], nonfinite: NDArray[np.int64]) -> None:

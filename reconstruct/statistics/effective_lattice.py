@@ -39,8 +39,12 @@ class EffectiveLattice:
         return self.occupancy >= 0.5 and self.repetition >= 0.7
 
 
-def effective_lattice(values: NDArray[np.float32], dtype: str, seed: int = 0) -> EffectiveLattice:
-    """Examine contiguous runs of elements, float32 [runs, length], of a tensor stored as `dtype`."""
+def effective_lattice(
+    values: NDArray[np.float32], dtype: str, seed: int = 0, columns: NDArray[np.float32] | None = None
+) -> EffectiveLattice:
+    """Examine contiguous runs of elements, float32 [runs, length], of a tensor stored as `dtype`; `columns` float32
+    [columns, rows]: elements of a matrix along its first axis, where scales may run too.
+    """
     nominal = Lattice.of_dtype(dtype)
     flat = values[np.isfinite(values) & (values != 0)].ravel()
     if len(flat) < 64:
@@ -59,7 +63,11 @@ def effective_lattice(values: NDArray[np.float32], dtype: str, seed: int = 0) ->
     quantum = step if below.mean() > 0.01 and finer.sum() <= _STRAY * below.sum() else nominal.quantum
     lattice = Lattice(mantissa, max(quantum, nominal.quantum))
     coarser = lattice.mantissa < nominal.mantissa or lattice.quantum > nominal.quantum
-    return EffectiveLattice(lattice, coarser, _occupancy(flat, lattice), _repetition(values, seed))
+    length = values.shape[1] // _GROUP * _GROUP
+    repetition = _repetition(values[:, :length].reshape(-1, _GROUP), seed) if length else 1.0
+    if columns is not None:
+        repetition = min(repetition, _repetition(columns, seed))
+    return EffectiveLattice(lattice, coarser, _occupancy(flat, lattice), repetition)
 
 
 def _occupancy(flat: NDArray[np.float32], lattice: Lattice) -> float:
@@ -77,12 +85,8 @@ def _occupancy(flat: NDArray[np.float32], lattice: Lattice) -> float:
     return float(len(np.unique(inside)) / max(expected, 1.0))
 
 
-def _repetition(values: NDArray[np.float32], seed: int) -> float:
-    """Distinct values in runs of neighbours, relative to equally many elements drawn from the whole tensor."""
-    length = values.shape[1] // _GROUP * _GROUP
-    if length == 0:
-        return 1.0
-    groups = values[:, :length].reshape(-1, _GROUP)
+def _repetition(groups: NDArray[np.float32], seed: int) -> float:
+    """Distinct values in groups of neighbours [groups, size], relative to as many elements drawn from all of them."""
     groups = groups[(groups != 0).mean(axis=1) > 0.5]
     if len(groups) < 2:
         return 1.0
