@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from reconstruct.kernels import gram_reference
 from reconstruct.kernels.generate import CHUNK, compiled, decode_expression, finite_expression
 from reconstruct.kernels.lattice import Lattice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import GramResult, View, check_views

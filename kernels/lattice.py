@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reconstruct.kernels.formats import FLOAT_FORMATS
 
 __all__ = ["Lattice"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from reconstruct.kernels.generate import compiled, decode_expression, finite_expression
 from reconstruct.kernels.pick_reference import EVERY_HASH, smallest_hashes
 from reconstruct.kernels.results import PickResult, View, check_views

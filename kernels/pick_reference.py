@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.results import PickResult, View, check_views
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.formulas import WORKING_FORMATS, Formula
 from reconstruct.kernels.generate import CHUNK, compiled, decode_expression, finite_expression
@@ -164,14 +165,15 @@ def _source(dtypes: tuple[str, ...], formula: Formula) -> str:
             if wide
             else [
                 "        bits = float_to_bits(narrow)",
-                "        predicted = bits_to_float(uint32(uint32(bits + uint32(half + "
-                "(one if uint32(bits & last) != uint32(0) else uint32(0)))) & mask))",
+                "        carry = one if uint32(bits & last) != uint32(0) else uint32(0)",
+                "        predicted = bits_to_float(uint32(uint32(bits + uint32(half + carry)) & mask))",
             ]
         ),
         "        ep = exponent(predicted)",
         "        usable = usable & (ep < 255)",
         f"        largest = max(abs(target), {', '.join(f'abs({x})' for x in s)})",
-        f"        unit = {f}(bits_to_float(uint32(uint32(max(int32(exponent(largest) - mantissa), int32(1))) << uint32(23))))",
+        "        place = max(int32(exponent(largest) - mantissa), int32(1))",
+        f"        unit = {f}(bits_to_float(uint32(uint32(place) << uint32(23))))",
         "        place = max(int32(int32(254) - int32(ep - mantissa)), int32(1))",
         "        inverse = bits_to_float(uint32(uint32(place) << uint32(23)))",
         f"        difference = {f}(target) - {f}(predicted)",
@@ -224,8 +226,8 @@ def _source(dtypes: tuple[str, ...], formula: Formula) -> str:
         "                if code >= 0:",
         "                    histogram[i & 3, code] += 1  # side by side: one hot bin would wait for itself",
         "                elif code == -2:",
-        f"                    slow({views}, i, {weights}, divisor, share, mantissa, smallest, edges, counts[v], "
-        "energy, v, steps[v])",
+        f"                    slow({views}, i, {weights}, divisor, share, mantissa, smallest, edges,",
+        "                         counts[v], energy, v, steps[v])",
         "        for part in range(4):",
         f"            for k in range({len(STRATA)}):",
         f"                for step in range({_WIDTH}):",
@@ -238,11 +240,11 @@ def _slow_source(
     models: str, weights: str, decoded: list[str], prediction: list[str], s: list[str], *, wide: bool
 ) -> list[str]:
     """One element with all the care that subnormal numbers and coarse lattices need."""
+    rest = "energy, v, steps):"
     nearest = ", ".join([*(f"abs(float64(predicted) - float64({x}))" for x in s), "np.inf"])
     return [
         "@njit(nogil=True)",
-        f"def slow({models.replace('m', 'v')}, i, {weights}, divisor, share, mantissa, smallest, edges, counts, "
-        "energy, v, steps):",
+        f"def slow({models.replace('m', 'v')}, i, {weights}, divisor, share, mantissa, smallest, edges, counts, {rest}",
         *[f"    {line}" for line in decoded],
         f"    largest = max(abs(target), {', '.join(f'abs({x})' for x in s)})",
         "    unit = float64(spacing(largest, mantissa, smallest))",

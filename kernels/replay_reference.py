@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.formulas import Formula
 

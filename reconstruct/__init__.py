@@ -1,13 +1,13 @@
 """Model forensics from weights alone: rebuild a suspect checkpoint from candidate parents.
 
-    import reconstruct
+import reconstruct
 
-    run = reconstruct.fit("./suspect", ["./a", "./b"], base="./base")
-    run.verdict.kind        # "reproduced", "related", ...
-    run.coefficients        # {"./base": 0.0, "./a": 0.565, "./b": 0.435}
-    run.table()             # one row a tensor, pandas
-    run.recipe.to_yaml()    # mergekit configuration, where one replays
-    run.plot("plots")       # PNG and SVG
+run = reconstruct.fit("./suspect", ["./a", "./b"], base="./base")
+run.verdict.kind        # "reproduced", "related", ...
+run.coefficients        # {"./base": 0.0, "./a": 0.565, "./b": 0.435}
+run.table()             # one row a tensor, pandas
+run.recipe.to_yaml()    # mergekit configuration, where one replays
+run.plot("plots")       # PNG and SVG
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HOMES = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes
+def __getattr__(name: str) -> Any:
     """Load what is used, when it is used: `import reconstruct` alone costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'reconstruct' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """From measured tensors to evidence about the model: fit, find the recipe, replay it, turn it around, pool.
 
-    certified bounds -> exact recipe -> replay          where rounding alone separates suspect and prediction
-    least squares, interval fit -> consensus -> replay  where the merge was trained on
+certified bounds -> exact recipe -> replay          where rounding alone separates suspect and prediction
+least squares, interval fit -> consensus -> replay  where the merge was trained on
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from reconstruct.pooling import affine, limits, pool, pooled_bounds, sum_replays
 from reconstruct.recipe import Cell, Recipe
 from reconstruct.replay.arithmetic import ARITHMETICS
 from reconstruct.replay.consensus import Consensus, search_consensus
+from reconstruct.replay.lineage import lineage
 from reconstruct.replay.model_replay import ModelReplay, replay_model, wrong_coefficients
 from reconstruct.replay.orientation import MATERIAL, orientations, pools, starting_points
 from reconstruct.replay.phases import model_phases
 from reconstruct.replay.samples import DELTA, decoy_values, replay_values
 from reconstruct.replay.search import ExactRecipe, Variant, find_exact
 from reconstruct.statistics.agreement import Agreement, agreement
-from reconstruct.replay.lineage import lineage
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
 from reconstruct.statistics.moments import least_squares
 from reconstruct.statistics.rounding import FINE_MANTISSA
@@ -85,9 +85,11 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         agreement=_agreement(data),
         block_agreement=_block_agreement(data),
         orientations=orientations(
-            data, [t.coefficients for t in tensors], exact=_replays(total) and not _outside(estimate),
+            data,
+            [t.coefficients for t in tensors],
+            exact=_replays(total) and not _outside(estimate),
             search=_worth_turning(data, found, estimate),
-        ),  # fmt: skip
+        ),
         lineage=tuple(lineage([data.measurements[i] for i in voting], j) for j in range(len(data.sources.names))),
         curve=_curve(data, found),
         exhaustive=data.full is not None,
@@ -121,7 +123,7 @@ def _find(data: Dataset) -> _Found:
 
 
 def _all_fine(data: Dataset) -> bool:
-    """Storage as fine as the arithmetic: bounds of a few parts in ten million are proof enough, bits depend on order."""
+    """Storage as fine as the arithmetic: bounds of a few parts in ten million prove enough, bits depend on order."""
     return all(data.measurements[i].lattice.lattice.mantissa > FINE_MANTISSA for i in data.voting)
 
 
@@ -190,7 +192,7 @@ def _replays(total: ReplayResult) -> bool:
 
 
 def _overlap(data: Dataset, estimate: Estimate) -> float:
-    """Largest |cosine| between the movements (from the base) of two material parents; 1 where there is one direction."""
+    """Largest |cosine| between the movements (from the base) of two material parents; 1 if there is one direction."""
     moved = [j for j in range(1, len(data.sources.names)) if abs(estimate.coefficients[j]) >= MATERIAL]
     if not data.sources.has_base or len(moved) < 2:
         return 1.0
@@ -208,7 +210,7 @@ def _worth_turning(data: Dataset, found: _Found, estimate: Estimate) -> bool:
 
 
 def _outside(estimate: Estimate) -> bool:
-    """Whether a coefficient lies outside [0, 1]: a product has shares of its sources, a source has not of its product."""
+    """Whether a coefficient lies outside [0, 1]: a product has shares of its sources, not a source of its product."""
     seen = np.concatenate([estimate.coefficients, estimate.least_squares, estimate.sum_to_one])
     return bool(seen.min() < -0.05 or seen.max() > 1.05)
 
@@ -347,7 +349,9 @@ def _notes(data: Dataset) -> tuple[str, ...]:
         )
     coarse = sum(1 for m in data.measurements if m.is_matrix and m.lattice.coarser)
     if coarse:
-        notes.append(f"{coarse} matrices use a coarser lattice than their dtype; all spacings are those of the lattice.")
+        notes.append(
+            f"{coarse} matrices use a coarser lattice than their dtype; all spacings are those of the lattice."
+        )
     return tuple(notes)
 
 

@@ -1,4 +1,4 @@
-"""The way through the house on one screen: references -> catalogs -> alignment -> measurements -> evidence -> verdict."""
+"""The way through the house: references, catalogs, alignment, measurements, evidence, verdict."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ def fit(
     with RunStore.create(target) as store:
         known = store.get("config")
         if known is not None and known != config:
-            raise StoreError(
-                "this folder holds another run", subject=str(target), remedy="Say folder=<another folder>"
-            )
+            raise StoreError("this folder holds another run", subject=str(target), remedy="Say folder=<another folder>")
         store.put("schema", STORE_SCHEMA)
         store.put("config", config)
         return _run(store, catalogs, alignment, threads, progress or Silent())
@@ -101,7 +99,9 @@ def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
     """A finished run from its store; no weights are read. Raises StoreError if it is not finished."""
     with RunStore.open(Path(folder)) as store:
         measurements, table = _finished(store)
-        return _conclude(store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None)
+        return _conclude(
+            store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None
+        )
 
 
 def refit(
@@ -118,7 +118,9 @@ def refit(
             raise ConfigurationError(
                 f"not in this run: {', '.join(missing)}", subject="parents", remedy=f"It has {', '.join(known)}"
             )
-        keep = [j for j in range(len(table.names)) if j not in table.parents or not parents or table.names[j] in parents]
+        keep = [
+            j for j in range(len(table.names)) if j not in table.parents or not parents or table.names[j] in parents
+        ]
         measurements, table = subset(measurements, table, keep)
         return _conclude(store, measurements, table, None, families, threads, None)
 

@@ -1,4 +1,4 @@
-"""The command line: a table of verbs, one short Hydra main each. `python -m reconstruct` and `reconstruct` are the same."""
+"""The command line: a table of verbs, one short Hydra main each; `python -m reconstruct` is the same."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _run_hydra(verb: str, body: Callable[[Any], None]) -> None:
 
     started = False
 
-    def guarded(config: Any) -> None:  # noqa: ANN401 - an omegaconf.DictConfig
+    def guarded(config: Any) -> None:
         nonlocal started
         started = True
         try:
@@ -69,7 +69,7 @@ def _run_hydra(verb: str, body: Callable[[Any], None]) -> None:
 
 
 def _fit() -> None:
-    def body(config: Any) -> None:  # noqa: ANN401 - an omegaconf.DictConfig
+    def body(config: Any) -> None:
         from reconstruct.commands import run_fit
         from reconstruct.schema import FitConfig, to_dataclass
 
@@ -79,7 +79,7 @@ def _fit() -> None:
 
 
 def _report() -> None:
-    def body(config: Any) -> None:  # noqa: ANN401 - an omegaconf.DictConfig
+    def body(config: Any) -> None:
         from reconstruct.commands import run_report
         from reconstruct.schema import ReportVerbConfig, to_dataclass
 

@@ -1,13 +1,13 @@
 """Every error a user can cause, each with the thing at fault and the remedy.
 
-    ReconstructError                exit code 2: bad input or configuration
-    ├── ConfigurationError          an option that does not exist or contradicts another
-    ├── CheckpointError             a file or folder that is no readable checkpoint
-    │   └── HeaderError             a safetensors header that breaks a rule of the format
-    ├── AlignmentError              checkpoints that have nothing in common to compare
-    ├── NonFiniteError              NaN or infinite weights where numbers are needed
-    ├── StoreError                  a run folder that is missing, foreign or of another version
-    └── IncompleteRunError          exit code 3: some units failed; the store says which
+ReconstructError                exit code 2: bad input or configuration
+├── ConfigurationError          an option that does not exist or contradicts another
+├── CheckpointError             a file or folder that is no readable checkpoint
+│   └── HeaderError             a safetensors header that breaks a rule of the format
+├── AlignmentError              checkpoints that have nothing in common to compare
+├── NonFiniteError              NaN or infinite weights where numbers are needed
+├── StoreError                  a run folder that is missing, foreign or of another version
+└── IncompleteRunError          exit code 3: some units failed; the store says which
 """
 
 from __future__ import annotations

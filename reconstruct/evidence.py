@@ -113,7 +113,8 @@ class TensorFit:
 @dataclass(frozen=True)
 class TensorEvidence:
     """`replay`: the coefficients found, over every element (or over the sample, after a re-fit from the store);
-    `decoy`: the better of the wrong coefficients, on the sample. `residual`, `floor`, `decoy_residual`: root mean squares.
+    `decoy`: the better of the wrong coefficients, on the sample. `residual`, `floor`, `decoy_residual`: root mean
+    squares.
     """
 
     measurement: Measurement

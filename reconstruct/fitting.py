@@ -52,14 +52,15 @@ def rows_for(measurement: Measurement) -> Rows:
 def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Interval fit on a few thousand rows, from `start` or from least squares in spacings."""
     few = rows.thinned(_NEWTON_ROWS)
-    if start is None:
-        start = np.linalg.lstsq(few.X, few.Y, rcond=None)[0] if len(few) else np.zeros(rows.X.shape[1])
+    found = np.zeros(rows.X.shape[1]) if start is None else start
+    if start is None and len(few):
+        found = np.asarray(np.linalg.lstsq(few.X, few.Y, rcond=None)[0], np.float64)
     if len(few) < 4 * rows.X.shape[1]:
-        return start
+        return found
     try:
-        return interval_fit(few, start)
+        return interval_fit(few, found)
     except np.linalg.LinAlgError:
-        return start
+        return found
 
 
 def best_certificate(rows: Rows, start: NDArray[np.float64]) -> Box | None:
@@ -82,7 +83,9 @@ def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 
     rows = rows_for(measurement)
     interval = fit_rows(rows, solution.weights)
     usable = len(rows) >= 50
-    affine = best_certificate(rows.thinned(_CERTIFIED_ROWS), interval) if usable and set(families) != {"slerp"} else None
+    affine = (
+        best_certificate(rows.thinned(_CERTIFIED_ROWS), interval) if usable and set(families) != {"slerp"} else None
+    )
     slerp = _slerp_certificates(measurement) if usable and "slerp" in families else {}
     order = np.random.default_rng(seed).permutation(len(rows))
     decoys = Rows(rows.X[order], rows.Y, rows.slack, rows.reach)

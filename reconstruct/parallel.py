@@ -8,7 +8,8 @@ from typing import TypeVar
 
 __all__ = ["parallel"]
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def parallel(function: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:

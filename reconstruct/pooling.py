@@ -79,15 +79,28 @@ def _pooled(layer: str | None, kind: str | None, members: list[TensorEvidence], 
     gram = sum(m.measurement.moments.gram for m in members)
     elements = sum(m.measurement.elements for m in members)
     replay = sum_replays(m.replay for m in members)
+    smooth = sum_replays(m.replay for m in members if m.measurement.smooth_lattice)
+    sizes = [m.measurement.elements for m in members]
     return PoolEvidence(
-        layer, kind, len(members), elements, coefficients, low, high, certified,
-        affine(least_squares(np.asarray(gram), elements).weights),
-        *(_root_mean([(getattr(m, name), m.measurement.elements) for m in members])
-          for name in ("residual", "floor", "decoy_residual")),
-        int(replay.exact[0]), int(replay.novel[0]), int(replay.novel_exact[0]), decisive_spike(replay.steps[0]),
-    )  # fmt: skip
+        layer=layer,
+        kind=kind,
+        tensors=len(members),
+        elements=elements,
+        coefficients=coefficients,
+        low=low,
+        high=high,
+        certified=certified,
+        least_squares=affine(least_squares(np.asarray(gram), elements).weights),
+        residual=_root_mean([m.residual for m in members], sizes),
+        floor=_root_mean([m.floor for m in members], sizes),
+        decoy_residual=_root_mean([m.decoy_residual for m in members], sizes),
+        exact=int(replay.exact[0]),
+        novel=int(replay.novel[0]),
+        novel_exact=int(replay.novel_exact[0]),
+        spike=decisive_spike(smooth.steps[0]),
+    )
 
 
-def _root_mean(parts: list[tuple[float, int]]) -> float:
-    total = sum(count for _, count in parts)
-    return float(np.sqrt(sum(value**2 * count for value, count in parts) / max(total, 1)))
+def _root_mean(values: Sequence[float], sizes: Sequence[int]) -> float:
+    """Root mean square over elements, from those of parts."""
+    return float(np.sqrt(np.dot(np.square(values), sizes) / max(sum(sizes), 1)))

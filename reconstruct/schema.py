@@ -164,7 +164,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
 
 
-def to_dataclass(config: Any, kind: type[_T]) -> _T:  # noqa: ANN401 - an omegaconf.DictConfig
+def to_dataclass(config: Any, kind: type[_T]) -> _T:
     """Composed configuration -> dataclass. Raises ConfigurationError for keys that the dataclass does not have."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -177,7 +177,7 @@ def to_dataclass(config: Any, kind: type[_T]) -> _T:  # noqa: ANN401 - an omegac
     return result
 
 
-def _refuse_unknown(value: Any, kind: Any, prefix: str) -> None:  # noqa: ANN401 - nested containers
+def _refuse_unknown(value: Any, kind: Any, prefix: str) -> None:
     known = {f.name: f for f in fields(kind)}
     for key, inner in value.items():
         if key not in known:

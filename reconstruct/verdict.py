@@ -286,9 +286,7 @@ def _coplanar(e: ModelEvidence) -> Verdict | list[Reason]:
 
 
 def _has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:
-    return (
-        spike.z >= THRESHOLDS["spike z"] + max(null, 0.0) and _firm_strata(strata) >= THRESHOLDS["strata"]
-    )
+    return spike.z >= THRESHOLDS["spike z"] + max(null, 0.0) and _firm_strata(strata) >= THRESHOLDS["strata"]
 
 
 def _firm_strata(strata: tuple[Spike, ...]) -> int:

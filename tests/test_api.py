@@ -29,7 +29,9 @@ def finished(blend_folder, tmp_path_factory):
 
 def test_a_run_answers_with_verdict_coefficients_and_recipe(finished):
     assert finished.verdict.kind is reconstruct.VerdictKind.REPRODUCED
-    assert finished.coefficients == pytest.approx({str(BASE): 0, str(CODE): 0.565, str(DOCS): 0.435, str(CODE_SEED2): 0})
+    assert finished.coefficients == pytest.approx(
+        {str(BASE): 0, str(CODE): 0.565, str(DOCS): 0.435, str(CODE_SEED2): 0}
+    )
     assert "0.565" in finished.recipe.to_yaml()
     assert len(finished.table()) == len(finished.evidence.tensors)
 

@@ -114,7 +114,9 @@ def test_nan_weights_are_named(run, tmp_path):
     tensors = load("ft-code")
     tensors["lm_head.weight"][0, 0] = float("inf")
     suspect = save(tmp_path / "s", tensors)
-    refused(run("fit", f"suspect={suspect}", f"parents=[{CODE}]", f"base={BASE}", "folder=run"), "lm_head.weight", "1 NaN")
+    refused(
+        run("fit", f"suspect={suspect}", f"parents=[{CODE}]", f"base={BASE}", "folder=run"), "lm_head.weight", "1 NaN"
+    )
 
 
 def test_fit_then_report_then_refit(run, blend_folder, tmp_path):

@@ -66,7 +66,9 @@ def test_training_by_whole_steps_is_no_merge(tmp_path):
             tensors[name] = (tensor.float() + spacing * sign * (steps - slip)).bfloat16()
         return tensors
 
-    directions = {name: np.sign(generator.normal(size=tensor.shape)).astype(np.float32) for name, tensor in base.items()}
+    directions = {
+        name: np.sign(generator.normal(size=tensor.shape)).astype(np.float32) for name, tensor in base.items()
+    }
     later, half = save(tmp_path / "later", after(16, 1)), save(tmp_path / "half", after(8, 2))
     _, verdict = examine(half, [later])
     assert verdict.kind not in ACCUSATIONS

@@ -58,9 +58,7 @@ def read_header(path: Path) -> list[HeaderEntry]:
         if size == 0:
             raise HeaderError("the file is empty", subject=str(path), remedy=_REMEDY)
         if len(prefix) < 8:
-            raise HeaderError(
-                f"{size} bytes are too few for a safetensors file", subject=str(path), remedy=_REMEDY
-            )
+            raise HeaderError(f"{size} bytes are too few for a safetensors file", subject=str(path), remedy=_REMEDY)
         (length,) = struct.unpack("<Q", prefix)
         _check_length(length, size, path)
         return parse_header(file.read(length), data_begin=8 + length, file_size=size, path=path)
@@ -144,8 +142,10 @@ def _entry(name: str, value: Any, data_begin: int, fail: _Fail) -> HeaderEntry:
         raise fail(f"unknown dtype {dtype!r}", name)
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < _LIMIT for n in shape):
         raise fail(f"shape {shape!r} is not a list of sizes", name)
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(
-        type(n) is int and 0 <= n < _LIMIT for n in offsets
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(type(n) is int and 0 <= n < _LIMIT for n in offsets)
     ):
         raise fail(f"data_offsets {offsets!r} are not two byte positions", name)
     begin, end = offsets

@@ -33,9 +33,7 @@ def measure(
     """Read every element once (twice where few are informative). Raises NonFiniteError."""
     dtypes = tuple(info.dtype for info in tensor.sources)
     lattices = tuple(
-        effective_lattice(
-            _runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model)
-        )
+        effective_lattice(_runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model))
         for model, catalog in enumerate(catalogs)
     )
     moments: Moments | None = None

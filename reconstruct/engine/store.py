@@ -110,7 +110,9 @@ class RunStore:
     def __enter__(self) -> RunStore:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
@@ -122,11 +124,11 @@ class RunStore:
         with self._lock:
             return self._connection.execute(text, values).fetchall()
 
-    def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - JSON
+    def put(self, key: str, value: Any) -> None:
         """Keep a fact about the run."""
         self._write(("insert or replace into run values (?, ?)", (key, json.dumps(value))))
 
-    def get(self, key: str) -> Any:  # noqa: ANN401 - JSON
+    def get(self, key: str) -> Any:
         """A fact about the run, or None."""
         rows = self._read("select value from run where key = ?", (key,))
         return json.loads(rows[0][0]) if rows else None
@@ -168,10 +170,10 @@ class RunStore:
         if not rows:
             raise StoreError(f"tensor {position} is missing", subject=str(self.folder), remedy="Resume the run")
         facts, sums, sample = json.loads(rows[0][0]), _unpack(rows[0][1]), _unpack(rows[0][2])
-        lattices = tuple(EffectiveLattice(**(item | {"lattice": Lattice(**item["lattice"])})) for item in facts["lattices"])
-        moments = Moments(
-            facts["count"], sums["gram"], facts["rounding_energy"], sums["identical"], sums["blocks"]
+        lattices = tuple(
+            EffectiveLattice(**(item | {"lattice": Lattice(**item["lattice"])})) for item in facts["lattices"]
         )
+        moments = Moments(facts["count"], sums["gram"], facts["rounding_energy"], sums["identical"], sums["blocks"])
         return Measurement(
             facts["name"], ModuleName(**facts["module"]), tuple(facts["shape"]), facts["is_matrix"],
             tuple(facts["dtypes"]), tuple(facts["notes"]), moments, lattices, facts["informative"], sample["index"],

@@ -45,8 +45,8 @@ class Slerp:
         result[self.first], result[self.second] = slerp_coefficients(t, cosine)
         return result
 
-    def fit(self, moments: Moments, names: tuple[str, ...]) -> Fit | None:
-        """t by least squares over [-0.5, 1.5]."""
+    def fit(self, moments: Moments, names: tuple[str, ...]) -> Fit | None:  # noqa: ARG002 - the protocol's
+        """Estimate t by least squares over [-0.5, 1.5]. The names of the sources play no part."""
         if moments.parents + 1 <= max(self.first, self.second):
             return None
         found = minimize_scalar(

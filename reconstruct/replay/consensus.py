@@ -58,11 +58,9 @@ def thin(pools: Sequence[Pool], limit: int = _MAXIMUM_ELEMENTS) -> list[Pool]:
 def _score(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels, threads: int) -> ReplayResult:
     """Replay every weight vector [V, K] on every pool and add up."""
     coefficients = np.column_stack([1 - weights.sum(axis=1), weights])
-    work = [
-        (part, pool.lattice) for pool in pools for part in np.array_split(pool.values, max(threads, 1), axis=1)
-    ]
+    work = [(part, pool.lattice) for pool in pools for part in np.array_split(pool.values, max(threads, 1), axis=1)]
     total = ReplayResult.empty(len(weights))
-    for result in parallel(lambda item: replay_values(*item, kernels, coefficients), work, threads):
+    for result in parallel(lambda item: replay_values(item[0], item[1], kernels, coefficients), work, threads):
         total = total + result
     return total
 
@@ -80,10 +78,10 @@ def _grid(centre: NDArray[np.float64], reach: int, step: float) -> NDArray[np.fl
     offsets = np.arange(-reach, reach + 1) * step
     centre = np.round(centre / step) * step  # so that round numbers are hit
     if k <= 2:
-        return centre + np.array(list(itertools.product(offsets, repeat=k)))
+        return np.asarray(centre + np.array(list(itertools.product(offsets, repeat=k))))
     lines = [np.eye(k)[i] for i in range(k)]
     lines += [np.eye(k)[i] - np.eye(k)[j] for i, j in itertools.combinations(range(k), 2)]
-    return centre + np.unique(np.concatenate([np.outer(offsets, line) for line in lines]), axis=0)
+    return np.asarray(centre + np.unique(np.concatenate([np.outer(offsets, line) for line in lines]), axis=0))
 
 
 def search_consensus(

@@ -34,7 +34,7 @@ class ModelReplay:
 
 
 def wrong_coefficients(coefficients: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Decoys of one coefficient vector [K+1]: the weights exchanged (where that changes them) and the deltas flipped."""
+    """Decoys of one coefficient vector [K+1]: weights exchanged (where that changes them) and deltas flipped."""
     weights = coefficients[1:]
     flipped = -weights
     decoys = [np.concatenate([[coefficients.sum() - flipped.sum()], flipped])]

@@ -225,9 +225,7 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
     ranked = sorted(scores.items(), key=lambda item: -item[1][0])
     ranked = _narrowed(data, recipe, ranked, members)
     chosen = ranked[0][1][1]
-    cells = tuple(
-        replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells
-    )
+    cells = tuple(replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells)
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
     return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes) & {*data.voting}, tolerance)
 

@@ -1,1 +1,1 @@
-""""""
+"""What a person sees of a run: console, JSON, table and plots."""

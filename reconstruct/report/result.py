@@ -123,7 +123,7 @@ def _pool(p: PoolEvidence, names: tuple[str, ...]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - nested JSON
+def _plain(value: Any) -> Any:
     """numpy scalars -> Python numbers; NaN and infinities -> null."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}

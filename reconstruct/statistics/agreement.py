@@ -1,4 +1,4 @@
-"""Do independent estimates agree? Cochran's Q and I^2 (Higgins and Thompson 2002), with the plain spread beside them."""
+"""Do independent estimates agree? Cochran's Q and I^2 (Higgins and Thompson 2002), and the plain spread."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ gaps: then the tensor must not testify by its histogram.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def _occupancy(flat: NDArray[np.float32], lattice: Lattice) -> float:
     edges = np.exp2(np.arange(np.floor(np.log2(low)), np.ceil(np.log2(high)) + 1))
     edges = np.unique(np.clip(np.r_[low, edges, high], low, high))
     expected = 0.0
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in pairwise(edges):
         points = max((end - begin) / float(lattice.spacing(np.array([begin]))[0]), 1e-9)
         found = ((inside >= begin) & (inside < end)).sum()
         expected += points * -np.expm1(-found / points)

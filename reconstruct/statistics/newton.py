@@ -1,7 +1,8 @@
 """Damped Newton for the interval fit, compiled: min_w sum max(0, |X w - Y| - epsilon) on a shrinking quadratic edge.
 
 The edge of width mu replaces the corner of each term by v^2 / (2 mu) for 0 < v < mu; mu runs from a million spacings
-(float32 weights, far starts) down to 0.003, each optimum the start of the next. Steps are halved until Armijo's condition holds.
+(float32 weights, far starts) down to 0.003, each optimum the start of the next. Steps are halved until
+Armijo's condition holds.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from reconstruct.statistics.newton import damped_newton
 
 __all__ = ["FINE_MANTISSA", "TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
 
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far an element may lie from b + sum w delta: `constant` spacings, plus `relative` times what a program that
@@ -41,8 +42,8 @@ FINE_MANTISSA = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Constraints of n informative elements, in spacings: X float64 [n, K], Y float64 [n]; `slack`: what the storage
-    itself leaves open; `reach` float64 [n]: half-spacing errors of products and sums of the deltas in the working dtype.
+    """Constraints of n informative elements in spacings: X float64 [n, K], Y float64 [n]; `slack`: what the storage
+    itself leaves open; `reach` float64 [n]: errors of products and sums of the deltas in the working dtype.
     """
 
     X: NDArray[np.float64]
@@ -176,7 +177,9 @@ class _Programme:
     Y: NDArray[np.float64]
     epsilon: NDArray[np.float64]
 
-    def extreme(self, objective: NDArray[np.float64], active: NDArray[np.intp]) -> tuple[float | None, NDArray[np.intp]]:
+    def extreme(
+        self, objective: NDArray[np.float64], active: NDArray[np.intp]
+    ) -> tuple[float | None, NDArray[np.intp]]:
         """min objective @ v; None if infeasible. Returns the grown set of active rows too."""
         value = -np.inf
         for _ in range(60):
@@ -189,7 +192,7 @@ class _Programme:
                 return None, active
             if solution.x is None:  # the solver gave up: the bound so far is valid, an unbounded one says nothing
                 return value, active
-            value = float(solution.fun)
+            value = float(objective @ solution.x)
             excess = np.abs(self.X @ solution.x - self.Y) - self.epsilon
             if excess.max() <= _FEASIBLE:
                 return value, active

@@ -35,9 +35,11 @@ def simplest(low: float, high: float, round_: Callable[[float], float] = float) 
     """
     found: list[float] = []
     slack = 0.004 * max(abs(low), abs(high)) if round_ is not float else 0.0
-    for value in decimals_between(low - slack, high + slack, digits=4):
-        if low <= round_(value) <= high or math.isclose(round_(value), low, abs_tol=1e-9):
-            found.append(value)
+    found += [
+        value
+        for value in decimals_between(low - slack, high + slack, digits=4)
+        if low <= round_(value) <= high or math.isclose(round_(value), low, abs_tol=1e-9)
+    ]
     middle = (low + high) / 2
     if high - low < 1e-3 and not found:
         fraction = Fraction(middle).limit_denominator(64)

@@ -57,8 +57,8 @@ def main() -> None:
             results.append(json.loads(output.splitlines()[-1]))
         r = results[-1]
         print(
-            f"{size:5.1f} GB a model: resident {r['resident'] / 1e6:7.0f} MB, anonymous {r['anonymous'] / 1e6:7.0f} MB, "
-            f"{r['seconds']:6.1f} s, {r['verdict']}",
+            f"{size:4.1f} GB a model: resident {r['resident'] / 1e6:6.0f} MB, anonymous {r['anonymous'] / 1e6:5.0f} MB,"
+            f" {r['seconds']:6.1f} s, {r['verdict']}",
             flush=True,
         )
     small, large = results

@@ -47,6 +47,7 @@ def _raw(folder: Path, data: bytes) -> Path:
 
 # 1 and 2: the length of the header
 
+
 @violation("the file is empty")
 def empty_file(folder: Path) -> Path:
     return _raw(folder, b"")
@@ -73,6 +74,7 @@ def header_cut_off(folder: Path) -> Path:
 
 
 # 3: JSON
+
 
 @violation("does not begin with '{'")
 def header_of_length_zero(folder: Path) -> Path:
@@ -127,6 +129,7 @@ def name_of_half_a_character(folder: Path) -> Path:
 
 # 4: metadata
 
+
 @violation("__metadata__ must map strings to strings")
 def metadata_with_a_number(folder: Path) -> Path:
     return write(folder, {"__metadata__": {"step": 3}, "a": A}, bytes(8))
@@ -143,6 +146,7 @@ def metadata_key_given_twice(folder: Path) -> Path:
 
 
 # 5: dtype, shape, data_offsets
+
 
 @violation("needs exactly dtype, shape and data_offsets", "bad")
 def tensor_without_shape(folder: Path) -> Path:
@@ -211,6 +215,7 @@ def offset_negative(folder: Path) -> Path:
 
 # 6: size and offsets
 
+
 @violation(r"data_offsets run backwards \(16 > 8\)", "bad")
 def offsets_run_backwards(folder: Path) -> Path:
     return write(folder, _one(data_offsets=[16, 8]), bytes(16))
@@ -232,6 +237,7 @@ def sub_byte_tensor_of_half_a_byte(folder: Path) -> Path:
 
 
 # 7: the data
+
 
 @violation("truncated: data ends at byte", "bad")
 def data_cut_off(folder: Path) -> Path:

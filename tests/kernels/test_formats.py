@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.kernel_inputs import encode
+
 from reconstruct.kernels import gram_processor
 from reconstruct.kernels.formats import FLOAT_FORMATS, decode, float_format
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import View
-from support.kernel_inputs import encode
 
 SHORT = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
 

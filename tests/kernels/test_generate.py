@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from reconstruct.kernels import generate
 
 
@@ -55,7 +56,7 @@ def test_a_link_in_place_of_the_temporary_folder_is_not_followed(temporary: Path
 
 def test_a_damaged_cached_text_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    body = '@njit(nogil=True)\ndef double(x):\n    return x + x\n'
+    body = "@njit(nogil=True)\ndef double(x):\n    return x + x\n"
     assert generate.compiled("double", body)(21) == 42
     (path,) = generate.cache_folder().glob("double_*.py")
     path.write_text("raise SystemExit")

@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, integers, part, related, trained
+
 from reconstruct.kernels import gram_processor, gram_reference
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import GramResult, View
-from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, integers, part, related, trained
 
 BF16 = Lattice.of_dtype("BF16")
 

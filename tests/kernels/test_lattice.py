@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.kernel_inputs import encode
+
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.lattice import Lattice
-from support.kernel_inputs import encode
 
 TORCH = {name: getattr(torch, format_.torch_name) for name, format_ in FLOAT_FORMATS.items()}
 #: Largest finite number; above it formats saturate, overflow or have NaN, which a lattice does not model.
@@ -37,9 +38,7 @@ def test_rounding_to_a_dtype_is_torchs_cast(dtype: str) -> None:
 def test_midpoints_go_to_the_even_neighbour_as_in_torch(dtype: str) -> None:
     bits = np.arange(2**15 - 2 if TORCH[dtype].itemsize == 2 else 2**7 - 2)
     carrier = np.uint16 if TORCH[dtype].itemsize == 2 else np.uint8
-    below, above = (
-        torch.from_numpy((bits + k).astype(carrier)).view(TORCH[dtype]).double().numpy() for k in (0, 1)
-    )
+    below, above = (torch.from_numpy((bits + k).astype(carrier)).view(TORCH[dtype]).double().numpy() for k in (0, 1))
     finite = np.isfinite(above)
     middle = (below[finite] + above[finite]) / 2
     expected = torch.from_numpy(middle).float().to(TORCH[dtype]).float().numpy()
@@ -50,9 +49,7 @@ def test_midpoints_go_to_the_even_neighbour_as_in_torch(dtype: str) -> None:
 def test_spacing_is_the_distance_to_the_next_number_away_from_zero(dtype: str) -> None:
     bits = np.arange(2**15 - 2 if TORCH[dtype].itemsize == 2 else 2**7 - 2)
     carrier = np.uint16 if TORCH[dtype].itemsize == 2 else np.uint8
-    here, following = (
-        torch.from_numpy((bits + k).astype(carrier)).view(TORCH[dtype]).double().numpy() for k in (0, 1)
-    )
+    here, following = (torch.from_numpy((bits + k).astype(carrier)).view(TORCH[dtype]).double().numpy() for k in (0, 1))
     finite = np.isfinite(following)
     np.testing.assert_array_equal(Lattice.of_dtype(dtype).spacing(here[finite]), (following - here)[finite])
 

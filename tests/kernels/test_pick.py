@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, part, related, trained
+
 from reconstruct.kernels import pick_processor, pick_reference
 from reconstruct.kernels.pick_reference import element_hash
 from reconstruct.kernels.results import PickResult, View
-from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, part, related, trained
 
 
 def assert_agree(models: list[View], *, size: int = 300, seed: int = 5, offset: int = 0) -> PickResult:
@@ -60,8 +61,7 @@ def test_the_sample_of_blocks_is_the_sample_of_the_whole() -> None:
     whole = pick_processor.pick(models, size=1000, seed=3)
     for edges in ([0, 5, 4096, 100_000, len(models[0])], [0, 85_000, len(models[0])]):
         blocks = [
-            pick_processor.pick(part(models, a, b), size=1000, seed=3, offset=a)
-            for a, b in itertools.pairwise(edges)
+            pick_processor.pick(part(models, a, b), size=1000, seed=3, offset=a) for a, b in itertools.pairwise(edges)
         ]
         union = np.concatenate([block.index for block in blocks])
         smallest = union[np.lexsort((union, element_hash(union, 3)))[:1000]]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support import family
+from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, part, related, trained
+
 from reconstruct.kernels import replay_processor, replay_reference
 from reconstruct.kernels.formulas import FORMULAS, WORKING_FORMATS, Formula
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import MAXIMUM_STEPS, ReplayResult, View
-from support import family
-from support.kernel_inputs import DTYPES, LENGTHS, MIXTURES, encode, part, related, trained
 
 BF16 = Lattice.of_dtype("BF16")
 DELTA = Formula("delta", "float32")

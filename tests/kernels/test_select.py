@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from reconstruct.kernels import gram_processor, pick_reference, replay_reference
 from reconstruct.kernels.select import IMPLEMENTATIONS, select
 

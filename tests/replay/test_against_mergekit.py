@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mergekit.merge_methods.api import merge_tensors
-from reconstruct.kernels.lattice import Lattice
 from support.family import load
 from support.tensors import moments
 
 from reconstruct.hypotheses.slerp import slerp_coefficients
+from reconstruct.kernels.lattice import Lattice
 from reconstruct.replay.arithmetic import ARITHMETICS, arithmetics_for
 from reconstruct.replay.samples import exact_hits
 from reconstruct.replay.search import Variant, in_program_form

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reconstruct.kernels.select import select
 from support.cases import CODE, DOCS, dataset, trained_further
 from support.family import CODE_HALF, blend, load, save
 from support.tensors import BF16, UP, merge, sources
 
+from reconstruct.kernels.select import select
 from reconstruct.replay.consensus import Pool, search_consensus, thin
 from reconstruct.replay.orientation import pools, starting_points
 

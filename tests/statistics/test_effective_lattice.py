@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from reconstruct.kernels.lattice import Lattice
 from support.cases import cut
 from support.family import NAMES, load
 from support.tensors import DOWN, QUERY, UP
 
+from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.effective_lattice import effective_lattice
 
 MATRICES = (QUERY, UP, DOWN)

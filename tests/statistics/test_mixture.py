@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA
 from scipy import stats
 
+from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA
 from reconstruct.statistics.mixture import DECISIVE, decisive_spike, spike, strata_spikes
 
 EDGES = np.arange(-MAXIMUM_STEPS, MAXIMUM_STEPS) + 0.5

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from reconstruct.kernels.lattice import Lattice
 from scipy.optimize import linprog
 from support.tensors import BF16, DOWN, QUERY, UP, informative, lighter, merge, rounded, sources
 
 from reconstruct.fitting import best_certificate
+from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.rounding import TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
 F32 = Lattice.of_dtype("F32")

@@ -19,7 +19,9 @@ from reconstruct.sampling import SamplingPlan
 FAMILIES = frozenset({"linear", "slerp", "task_arithmetic"})
 
 
-def dataset(suspect: Path, parents: list[Path], base: Path | None = BASE, families: frozenset[str] = FAMILIES) -> Dataset:
+def dataset(
+    suspect: Path, parents: list[Path], base: Path | None = BASE, families: frozenset[str] = FAMILIES
+) -> Dataset:
     """Measured and fitted, with a replay over every element, as the engine does it but without a store."""
     models = [suspect, *([base] if base is not None else []), *parents]
     catalogs = [open_checkpoint(str(model)) for model in models]
@@ -38,7 +40,9 @@ def dataset(suspect: Path, parents: list[Path], base: Path | None = BASE, famili
     return Dataset(sources, measurements, fit_all(measurements, families, 1, 0), kernels, families, 1, 0, full)
 
 
-def merged(folder: Path, weights: tuple[float, ...], names: tuple[str, ...], dtype: torch.dtype = torch.bfloat16) -> Path:
+def merged(
+    folder: Path, weights: tuple[float, ...], names: tuple[str, ...], dtype: torch.dtype = torch.bfloat16
+) -> Path:
     """A blend of family members, in float32, rounded once."""
     return save(folder, blend(weights, [load(name) for name in names], dtype))
 
@@ -55,7 +59,9 @@ def cut(tensors: dict[str, torch.Tensor], bits: int) -> dict[str, torch.Tensor]:
     return cleared
 
 
-def trained_further(tensors: dict[str, torch.Tensor], rate: float, share: float, seed: int = 0) -> dict[str, torch.Tensor]:
+def trained_further(
+    tensors: dict[str, torch.Tensor], rate: float, share: float, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """Move a random share of the weights by a smooth amount of `rate` times their size, as light training does."""
     generator = np.random.default_rng(seed)
     moved = {}

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from support import family
+
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.results import View
-from support import family
 
 DTYPES = tuple(FLOAT_FORMATS)
 #: Around nothing, one element, and the edges of a chunk.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from support.family import load
+
 from reconstruct.kernels.gram_reference import gram
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import View
-from support.family import load
-
 from reconstruct.statistics.moments import Moments
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
