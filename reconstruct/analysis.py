@@ -26,11 +26,11 @@ from reconstruct.replay.model_replay import ModelReplay, replay_model, wrong_coe
 from reconstruct.replay.orientation import MATERIAL, orientations, pools, starting_points
 from reconstruct.replay.phases import model_phases
 from reconstruct.replay.samples import DELTA, decoy_values, replay_values
-from reconstruct.replay.search import ExactRecipe, Variant, find_exact
+from reconstruct.replay.search import ExactRecipe, find_exact
+from reconstruct.replay.variants import Variant
 from reconstruct.statistics.agreement import Agreement, agreement
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
 from reconstruct.statistics.moments import least_squares
-from reconstruct.statistics.rounding import FINE_MANTISSA
 
 __all__ = ["analyse"]
 
@@ -101,7 +101,7 @@ def _find(data: Dataset) -> _Found:
     """The exact recipe if there is one, else the consensus of untouched elements, else the median fit."""
     exact = find_exact(data) if data.voting else None
     if exact is not None and (
-        exact.variants[0][1] * len(exact.certified) >= _EXACT_SHARE * len(data.voting) or _all_fine(data)
+        exact.variants[0][1] * len(exact.certified) >= _EXACT_SHARE * len(data.voting) or data.all_fine
     ):
         return _Found(exact, None, None, None, exact.recipe)
     if not data.voting or len(data.sources.names) < 2:
@@ -120,11 +120,6 @@ def _find(data: Dataset) -> _Found:
         if pair[0] is not None and pair[1] is not None:
             halves = float(np.abs(pair[0].weights - pair[1].weights).max())
     return _Found(None, consensus, null, halves, _constant(data, weights))
-
-
-def _all_fine(data: Dataset) -> bool:
-    """Storage as fine as the arithmetic: bounds of a few parts in ten million prove enough, bits depend on order."""
-    return all(data.measurements[i].lattice.lattice.mantissa > FINE_MANTISSA for i in data.voting)
 
 
 def _constant(data: Dataset, weights: NDArray[np.float64]) -> Recipe:

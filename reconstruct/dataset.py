@@ -19,6 +19,7 @@ from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
 from reconstruct.parallel import parallel
 from reconstruct.replay.samples import replay_values
+from reconstruct.statistics.rounding import FINE_MANTISSA
 
 __all__ = ["Dataset", "FullReplay", "fit_all", "subset", "without_duplicates"]
 
@@ -44,6 +45,11 @@ class Dataset:
     def voting(self) -> list[int]:
         """Positions of tensors that may testify."""
         return [i for i, m in enumerate(self.measurements) if m.votes]
+
+    @property
+    def all_fine(self) -> bool:
+        """Whether the suspect's storage is as fine as the arithmetic: bits depend on the order of operations there."""
+        return all(self.measurements[i].lattice.lattice.mantissa > FINE_MANTISSA for i in self.voting)
 
     def replay_sample(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.evidence import Measurement, TensorFit
-from reconstruct.hypotheses.slerp import LINEAR_BRANCH, Slerp, slerp_interval
+from reconstruct.hypotheses.slerp import COSINE_ERROR, LINEAR_BRANCH, Slerp, slerp_interval, slerp_sensitivity
 from reconstruct.statistics.moments import least_squares
 from reconstruct.statistics.rounding import FINE_MANTISSA, TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
@@ -122,7 +122,11 @@ def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple
         values = measurement.values[[0, first + 1, second + 1], ::step]
         unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
         # Programs compute slerp in float32 whatever the storage: the first tolerance is the only one that applies.
-        tolerance = TOLERANCES[0].constant + (2.0 if fine else 0.0)
+        tolerance = TOLERANCES[0].constant
+        if fine:  # the program's own cosine moves the coefficients, by so many units of 2^-24
+            tolerance += 2.0 + 2.0**24 * COSINE_ERROR * float(
+                np.abs(slerp_sensitivity(fit.parameters["t"], cosine)).sum()
+            )
         bounds = slerp_interval(values, unit, cosine, fit.parameters["t"], tolerance)
         if bounds is not None:
             found[first, second] = bounds

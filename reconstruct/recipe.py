@@ -60,7 +60,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`sources`: model names, pivot first. `pair`: the two sources of a slerp. `keys`: tensor name -> cell key."""
+    """`sources`: model names, pivot first. `pair`: the two sources of a slerp. `keys`: tensor name -> cell key.
+    `bits`: coefficients of each tensor to the last bit, where a program's own rounding of them shows.
+    """
 
     hypothesis: str
     sources: tuple[str, ...]
@@ -72,6 +74,7 @@ class Recipe:
     dtype: str | None = None
     out_dtype: str | None = None
     order: tuple[int, ...] | None = None
+    bits: dict[str, tuple[float, ...]] | None = None
 
     def cell(self, tensor: str) -> Cell:
         """The cell of a tensor; tensors outside every cell take the nearest: same layer, else same group, else any."""
@@ -91,6 +94,8 @@ class Recipe:
 
     def coefficients(self, tensor: str, moments: Moments) -> NDArray[np.float64]:
         """One coefficient per source, float64 [K+1], pivot first."""
+        if self.bits is not None:
+            return np.array(self.bits[tensor])
         return self.evaluate(self.cell(tensor).parameters, moments)
 
     def evaluate(self, parameters: tuple[float, ...], moments: Moments) -> NDArray[np.float64]:

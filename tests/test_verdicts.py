@@ -150,3 +150,17 @@ def test_continued_training_is_derived():
     assert verdict.kind is VerdictKind.DERIVED
     assert str(CODE_HALF) in verdict.summary
     assert abs(evidence.estimate.least_squares[1] - 1) < 0.1
+
+
+def test_slerp_computed_and_saved_in_float32_is_reproduced_to_the_bit(tmp_path):
+    """Its coefficients come from a cosine that the program itself computed in float32."""
+    from mergekit.merge_methods.api import merge_tensors
+
+    base, code = load("base"), load("ft-code")
+    strong = {k: base[k].float() + 8 * (v.float() - base[k].float()) for k, v in code.items()}
+    merge = {k: merge_tensors([base[k].float(), strong[k]], "slerp", parameters={"t": 0.4}, base_index=0) for k in base}
+    parent = save(tmp_path / "parent", strong)
+    evidence, verdict = examine(save(tmp_path / "s", merge), [parent])
+    assert verdict.kind is VerdictKind.REPRODUCED
+    assert evidence.families == ("slerp",)
+    assert evidence.recipe.cells[0].parameters == pytest.approx((0.4,))

@@ -14,10 +14,12 @@ from reconstruct.hypotheses.base import Fit, misfit
 from reconstruct.statistics.moments import Moments
 from reconstruct.statistics.rounding import Rows, interval_fit
 
-__all__ = ["LINEAR_BRANCH", "Slerp", "slerp_coefficients", "slerp_interval"]
+__all__ = ["COSINE_ERROR", "LINEAR_BRANCH", "Slerp", "slerp_coefficients", "slerp_interval", "slerp_sensitivity"]
 
 #: |cos| above which slerp falls back to linear interpolation.
 LINEAR_BRANCH = 0.9995
+#: What a program's own cosine, a float32 sum over a tensor, may be off by.
+COSINE_ERROR = 2.0**-17
 _STEP = 1e-6
 _CANCELLED = 16.0  # times smaller than its sources: cancelled
 
@@ -28,6 +30,13 @@ def slerp_coefficients(t: float, cosine: float) -> tuple[float, float]:
         return 1 - t, t
     theta = np.arccos(cosine)
     return float(np.sin((1 - t) * theta) / np.sin(theta)), float(np.sin(t * theta) / np.sin(theta))
+
+
+def slerp_sensitivity(t: float, cosine: float) -> NDArray[np.float64]:
+    """(d c_0 / d cos, d c_1 / d cos), float64 [2]: what an error of the cosine costs in the coefficients."""
+    step = 1e-6
+    here, near = slerp_coefficients(t, cosine), slerp_coefficients(t, cosine - step)
+    return (np.array(here) - np.array(near)) / step
 
 
 class Slerp:

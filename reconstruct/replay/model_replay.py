@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reconstruct.dataset import Dataset
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.parallel import parallel
-from reconstruct.replay.search import Variant, in_program_form
+from reconstruct.replay.variants import Variant, in_program_form
 
 __all__ = ["ModelReplay", "replay_model", "wrong_coefficients"]
 

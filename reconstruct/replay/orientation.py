@@ -19,7 +19,8 @@ from reconstruct.kernels.results import ReplayResult
 from reconstruct.replay.consensus import Pool, search_consensus
 from reconstruct.replay.phases import model_phases
 from reconstruct.replay.samples import decoy_values, replay_values
-from reconstruct.replay.search import find_exact, in_program_form
+from reconstruct.replay.search import find_exact
+from reconstruct.replay.variants import in_program_form
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
 
 __all__ = ["MATERIAL", "SUSPECT", "material", "orientations", "pools", "starting_points"]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
 from reconstruct.fitting import best_certificate, rows_for
@@ -21,26 +20,19 @@ from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
-from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
 from reconstruct.replay.gradients import on_gradients
+from reconstruct.replay.last_bits import with_last_bits
 from reconstruct.replay.samples import exact_hits
+from reconstruct.replay.variants import Variant, in_program_form, variants_of
 from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import simplest
 
-__all__ = ["ExactRecipe", "Variant", "find_exact", "in_program_form"]
+__all__ = ["ExactRecipe", "find_exact"]
 
 _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
 _LEAST_ROWS = 8  # informative elements that bound the parameters of a norm or a bias
 _TIE_SAMPLE = 2_000_000
-
-
-@dataclass(frozen=True)
-class Variant:
-    """An arithmetic and the order in which it takes the sources."""
-
-    arithmetic: Arithmetic
-    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -53,24 +45,6 @@ class ExactRecipe:
     variants: tuple[tuple[Variant, float], ...]
     certified: frozenset[int]
     tolerance: int
-
-
-def in_program_form(coefficients: NDArray[np.float64], variant: Variant) -> tuple[NDArray[np.float64], float]:
-    """Coefficients [K+1] as the program takes them: in its order, and as weights with a divisor where it normalises.
-
-    Thirds are weights 1 and 2 divided by 3: the quotient is rounded at another place than 0.3333 is.
-    """
-    vector, divisor = coefficients[list(variant.order)], 1.0
-    formula = variant.arithmetic.formula.order
-    if formula == "lerp":  # the second weight says it all; dust on further sources is none of its business
-        vector[2:] = 0
-    if formula in {"sum", "fused", "stack"} and np.abs(vector - np.round(vector, 4)).max() > 1e-12:
-        wholes = vector * np.arange(2, 65)[:, None]
-        fits = np.abs(wholes - np.round(wholes)).max(axis=1) < 1e-9
-        if fits.any():
-            first = int(np.argmax(fits))
-            return np.round(wholes[first]), float(first + 2)
-    return vector, divisor
 
 
 def find_exact(data: Dataset) -> ExactRecipe | None:
@@ -200,7 +174,7 @@ def _with_vectors(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> tuple
 def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecipe:
     """Round numbers and arithmetic together: each cell's candidates in every arithmetic, on the samples."""
     tolerance = max(box.tolerance for box in boxes.values())
-    variants = _variants(data, recipe)
+    variants = variants_of(data, recipe)
     members: dict[tuple[str, ...], list[int]] = {}
     for i in boxes:
         members.setdefault(recipe.keys[data.measurements[i].name], []).append(i)
@@ -227,7 +201,11 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
     chosen = ranked[0][1][1]
     cells = tuple(replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells)
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
-    return ExactRecipe(recipe.with_cells(cells), kept, frozenset(boxes) & {*data.voting}, tolerance)
+    chosen_recipe, voting = recipe.with_cells(cells), frozenset(boxes) & {*data.voting}
+    if recipe.pair is not None and data.all_fine:
+        chosen_recipe, variant, share = with_last_bits(data, chosen_recipe, [v for v, _ in kept[:3]])
+        kept = ((variant, share),)
+    return ExactRecipe(chosen_recipe, kept, voting, tolerance)
 
 
 _Scored = tuple[Variant, tuple[float, dict[tuple[str, ...], tuple[float, ...]]]]
@@ -248,29 +226,6 @@ def _narrowed(
         options = {key: [parameters] for key, parameters in chosen.items()}
         again.append((variant, _evaluate(data, recipe, variant, members, options, _TIE_SAMPLE)))
     return sorted(again, key=lambda item: -item[1][0])
-
-
-def _variants(data: Dataset, recipe: Recipe) -> list[Variant]:
-    """Arithmetics with the orders of material sources that matter to them."""
-    everything = tuple(range(len(data.sources.names)))
-    material = recipe.material
-    result = []
-    for arithmetic in arithmetics_for(len(material), has_base=data.sources.has_base):
-        if recipe.pair is not None and arithmetic.formula.order not in {"sum", "fused"}:
-            continue
-        order = arithmetic.formula.order
-        if order == "fused" and len(material) <= 3:
-            orders = [(*p, *(j for j in everything if j not in p)) for p in itertools.permutations(material)]
-        elif order in {"delta", "lerp"}:
-            firsts = dict.fromkeys([*([0] if data.sources.has_base and order == "delta" else []), *material])
-            orders = [(p, *(j for j in material if j != p), *(j for j in everything if j not in {p, *material}))
-                      for p in firsts]  # fmt: skip
-        elif order == "task" and not data.sources.has_base:
-            orders = [(p, *(j for j in everything if j != p)) for p in material]
-        else:
-            orders = [everything]
-        result += [Variant(arithmetic, o) for o in orders]
-    return result
 
 
 def _candidates(

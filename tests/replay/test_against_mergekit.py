@@ -15,7 +15,7 @@ from reconstruct.hypotheses.slerp import slerp_coefficients
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.replay.arithmetic import ARITHMETICS, arithmetics_for
 from reconstruct.replay.samples import exact_hits
-from reconstruct.replay.search import Variant, in_program_form
+from reconstruct.replay.variants import Variant, in_program_form
 
 NAMES = ("base", "ft-code", "ft-docs")
 STORAGE = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}

@@ -11,7 +11,8 @@ from support.family import BASE, CODE_HALF, CODE_SEED2, load, save
 
 from reconstruct.checkpoints.module_names import describe
 from reconstruct.replay.arithmetic import ARITHMETICS
-from reconstruct.replay.search import Variant, find_exact, in_program_form
+from reconstruct.replay.search import find_exact
+from reconstruct.replay.variants import Variant, in_program_form
 
 GRADIENT = (0.2, 0.35, 0.5)
 FUSED = "float32 fused multiply-add, rounded once"
