@@ -12,7 +12,14 @@ run.plot("plots")       # PNG and SVG
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# In a checkout the folders kernels/ and conf/ stand beside this one; they are installed as parts of the package. Python
+# started in the checkout's root finds this folder first, and must find them too.
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "kernels" / "select.py").is_file() and (_ROOT / "conf" / "fit.yaml").is_file():
+    __path__.append(str(_ROOT))
 
 if TYPE_CHECKING:
     from reconstruct.api import fit, load_run, refit, resume

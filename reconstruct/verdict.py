@@ -11,12 +11,21 @@ from enum import StrEnum
 
 import numpy as np
 
-from reconstruct.evidence import ModelEvidence, OrientationEvidence, TensorEvidence
-from reconstruct.kernels.results import ReplayResult
+from reconstruct.criteria import (
+    THRESHOLDS,
+    Reason,
+    firm_strata,
+    has_spike,
+    in_range,
+    phase_reasons,
+    replayed_shares,
+    replays_as_product,
+    shares_suspect,
+    stored_finely,
+    voting_tensors,
+)
+from reconstruct.evidence import ModelEvidence, OrientationEvidence
 from reconstruct.recipe import Recipe
-from reconstruct.statistics.mixture import DECISIVE, Spike
-from reconstruct.statistics.phase import PhaseTest
-from reconstruct.statistics.rounding import FINE_MANTISSA
 
 __all__ = ["THRESHOLDS", "Reason", "Verdict", "VerdictKind", "decide"]
 
@@ -33,47 +42,6 @@ class VerdictKind(StrEnum):
     RELATED = "related"
     NOT_EXPLAINED = "not_explained"
     UNDETERMINED = "undetermined"
-
-
-#: Every threshold of the table. Set on families of trained models; see docs/evidence.md.
-THRESHOLDS = {
-    "replayed": 0.999,  # share of all elements, in every compared matrix
-    "novel replayed": 0.99,  # share of novel elements, in every compared matrix that has 100 of them
-    "novel elements": 1000,  # over at least two tensors
-    "decoy hits": 0.5,  # share of novel elements that wrong recipes reproduce, at most
-    "material": 0.005,  # smallest coefficient of a source that takes part in an exact recipe
-    "box": 0.999,  # share inside the rounding box from which nothing was trained in between
-    "box of decoys": 0.9,  # above, movement is so small that the box is full for anything
-    "spike z": 8.0,  # standard errors of the decisive spike, over smoothness and over the searched decoys
-    "spike ratio": 1.1,  # three standard errors below the measured ratio, in at least two decisive strata
-    "strata": 2,
-    "voting majority": 0.5,  # share of voting tensors whose own decisive spike is positive
-    "phase z": 8.0,  # untouched share by sides of the rounding boundary, in cluster-robust standard errors
-    "boundary z": 5.0,  # the same within a twentieth of a spacing of the boundary
-    "phase uniformity": 0.7,  # lowest phase's upper limit over the median phase
-    "rounding": 0.1,  # phase of the predictions, over a uniform one: below, rounding did not come last
-    "halves": 0.02,  # distance between the consensus coefficients of two halves of the tensors
-    "range": 0.02,  # how far outside [0, 1] a coefficient may lie
-    "orientation": 1.25,  # another orientation must keep this many times the untouched share to win
-    "spread": 0.01,  # merge-consistent: standard deviation of the coefficients over tensors
-    "consistent material": 0.05,  # merge-consistent: smallest coefficient of a material source
-    "overlap": 0.9,  # merge-consistent: largest |cosine| between the movements of two material parents
-    "derived": 0.1,  # distance of the one material coefficient from 1
-    "derived explained": 0.8,  # share of the movement which that source explains
-    "derived others": 0.05,  # largest coefficient of any other parent
-    "related": 0.02,  # explained share beyond the decoys'
-    "informative": 1000,  # sampled elements in which the sources differ
-}
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One measured number beside its threshold. `passed` speaks of the condition as `name` words it."""
-
-    name: str
-    value: float
-    threshold: float
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -159,17 +127,6 @@ def _undetermined(summary: str, *reasons: Reason) -> Verdict:
     return Verdict(VerdictKind.UNDETERMINED, summary, reasons)
 
 
-def _fine(tensor: TensorEvidence) -> bool:
-    """Storage as fine as the arithmetic: the program's own rounding is the last, and its phase is not to be seen."""
-    return tensor.measurement.lattice.lattice.mantissa > FINE_MANTISSA
-
-
-def _shares(replay: ReplayResult) -> tuple[float, float, int]:
-    """Share of all elements and of novel elements reproduced, and the number of novel ones."""
-    total, novel = max(int(replay.total[0]), 1), int(replay.novel[0])
-    return float(replay.exact[0]) / total, float(replay.novel_exact[0]) / novel if novel else 1.0, novel
-
-
 def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     """Every compared matrix replays from one recipe in one arithmetic, with two material sources at least.
 
@@ -177,10 +134,10 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     child there: rounding errors are amplified by 1.43, not by orders of magnitude, when A = 1.43 S - .43 B is formed.
     """
     if e.arithmetic is None or e.recipe is None:
-        certified = sum(t.fit.affine is not None for t in _votes(e)) / len(e.voting)
+        certified = sum(t.fit.affine is not None for t in voting_tensors(e)) / len(e.voting)
         return [Reason("voting tensors whose rounding one set of coefficients explains", certified, 1.0, passed=False)]
     matrices = [t for t in e.tensors if t.measurement.is_matrix]
-    shares = [_shares(t.replay) for t in matrices]
+    shares = [replayed_shares(t.replay) for t in matrices]
     novel = sum(s[2] for s in shares)
     carriers = sum(s[2] >= 100 for s in shares)
     worst = min(s[0] for s in shares)
@@ -197,13 +154,13 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("novel elements identical under wrong recipes", e.controls.hit_rate, THRESHOLDS["decoy hits"],
                e.controls.hit_rate <= THRESHOLDS["decoy hits"]),
     ]  # fmt: skip
-    if not all(_fine(t) for t in matrices):
+    if not all(stored_finely(t) for t in matrices):
         reasons.append(Reason("rounding came last (phase of the predictions)", e.phases.rounding,
                               THRESHOLDS["rounding"], e.phases.rounding >= THRESHOLDS["rounding"]))  # fmt: skip
     # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
     # between 0 and 1 in the other orientation say which is the product.
-    outside = not _in_range(e.estimate.coefficients.tolist())
-    rivals = [o for o in e.orientations[1:] if outside and _shares_suspect(o)]
+    outside = not in_range(e.estimate.coefficients.tolist())
+    rivals = [o for o in e.orientations[1:] if outside and shares_suspect(o)]
     if rivals:
         fits = max(max(o.exact, o.box) for o in rivals)
         reasons.append(Reason("fit of another orientation, with shares in [0, 1]", fits, THRESHOLDS["box"],
@@ -218,48 +175,26 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     )  # fmt: skip
 
 
-def _votes(e: ModelEvidence) -> list[TensorEvidence]:
-    return [e.tensors[i] for i in e.voting]
-
-
-def _in_range(values: list[float]) -> bool:
-    return all(-THRESHOLDS["range"] <= v <= 1 + THRESHOLDS["range"] for v in values)
-
-
 def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
     """Another model at hand replays from the suspect and the rest."""
     if not e.orientations:
         return []
     own, reasons = e.orientations[0], []
     for other in e.orientations[1:]:
-        if _replays_as_product(other):
+        if replays_as_product(other):
             reason = Reason(f"elements of {other.target} replayed from the suspect and the rest", other.exact,
                             THRESHOLDS["replayed"], passed=True)  # fmt: skip
             return _is_ancestor(other.target, reason)
-        if not _shares_suspect(other):
+        if not shares_suspect(other):
             continue
         larger = other.spike.untouched / max(own.spike.untouched, 1e-9)
         reason = Reason(f"untouched share of {other.target} as the product, over the suspect's", larger,
                         THRESHOLDS["orientation"], larger >= THRESHOLDS["orientation"])  # fmt: skip
-        holds = _has_spike(other.spike, other.strata, 0.0) and all(r.passed for r in _phase_reasons(other.phases))
+        holds = has_spike(other.spike, other.strata, 0.0) and all(r.passed for r in phase_reasons(other.phases))
         if reason.passed and other.box < THRESHOLDS["box"] and holds:
             return _is_ancestor(other.target, reason)
         reasons.append(reason)
     return reasons
-
-
-def _shares_suspect(o: OrientationEvidence) -> bool:
-    """Whether the suspect is a material source there, and all shares lie in [0, 1]."""
-    return abs(o.suspect_share) >= THRESHOLDS["consistent material"] and _in_range(list(o.coefficients.values()))
-
-
-def _replays_as_product(o: OrientationEvidence) -> bool:
-    return (
-        _shares_suspect(o)
-        and o.exact >= THRESHOLDS["replayed"]
-        and o.novel_exact >= THRESHOLDS["novel replayed"]
-        and o.novel >= THRESHOLDS["novel elements"]
-    )
 
 
 def _is_ancestor(target: str, reason: Reason) -> Verdict:
@@ -285,50 +220,16 @@ def _coplanar(e: ModelEvidence) -> Verdict | list[Reason]:
     )
 
 
-def _has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:
-    return spike.z >= THRESHOLDS["spike z"] + max(null, 0.0) and _firm_strata(strata) >= THRESHOLDS["strata"]
-
-
-def _firm_strata(strata: tuple[Spike, ...]) -> int:
-    """Decisive strata whose ratio lies above the threshold by three standard errors.
-
-    z alone grows with the size of the model: a smooth relation whose histogram bends by a few per cent would be
-    accused in a large enough one. The size of the spike is what counts, z is how well it is known.
-    """
-    count = 0
-    for part in strata[DECISIVE:]:
-        if part.z > 0 and part.smooth > 0 and part.ripple == 0.0:
-            error = (part.ratio - 1) / part.z
-            count += part.ratio - 3 * error >= THRESHOLDS["spike ratio"]
-    return count
-
-
-def _phase_reasons(phases: PhaseTest) -> list[Reason]:
-    """A merge's untouched share is the same at every phase of rounding and holds at the boundary.
-
-    An average of checkpoints of one run, or training by whole steps in 16 bits, leaves spikes too; but theirs come from
-    residuals narrower than a spacing, or from numbers that needed no rounding.
-    """
-    return [
-        Reason("untouched share by sides of the rounding boundary, z over clusters", phases.overall_z,
-               THRESHOLDS["phase z"], phases.overall_z >= THRESHOLDS["phase z"]),
-        Reason("the same at the boundary", phases.boundary_z, THRESHOLDS["boundary z"],
-               phases.boundary_z >= THRESHOLDS["boundary z"]),
-        Reason("the same at every phase of rounding, lowest over median", phases.uniformity,
-               THRESHOLDS["phase uniformity"], phases.uniformity >= THRESHOLDS["phase uniformity"]),
-    ]  # fmt: skip
-
-
 def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
     if e.estimate.origin == "regression" or not e.orientations:
         return []
     coefficients = e.estimate.coefficients
     null = max(e.controls.spike_z, 0.0)
-    smooth = [t for t in _votes(e) if t.measurement.smooth_lattice]
+    smooth = [t for t in voting_tensors(e) if t.measurement.smooth_lattice]
     positive = float(np.mean([t.spike.z > 0 for t in smooth])) if len(smooth) >= 2 else 0.0
     own = e.orientations[0]
-    firm = _firm_strata(e.strata)
-    best = all(own.spike.untouched >= o.spike.untouched for o in e.orientations[1:] if _in_range(
+    firm = firm_strata(e.strata)
+    best = all(own.spike.untouched >= o.spike.untouched for o in e.orientations[1:] if in_range(
         list(o.coefficients.values())))  # fmt: skip
     outside = max(0.0, float(-coefficients.min()), float(coefficients.max() - 1))
     material = int((np.abs(coefficients) >= THRESHOLDS["consistent material"]).sum())
@@ -337,7 +238,7 @@ def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("untouched decisive elements, z over smoothness and decoys", e.spike.z - null, THRESHOLDS["spike z"],
                e.spike.z - null >= THRESHOLDS["spike z"]),
         Reason("decisive strata with a firm spike", firm, THRESHOLDS["strata"], firm >= THRESHOLDS["strata"]),
-        *_phase_reasons(e.phases),
+        *phase_reasons(e.phases),
         Reason("voting tensors with a spike of their own", positive, THRESHOLDS["voting majority"],
                bool(positive > THRESHOLDS["voting majority"])),
         Reason("consensus of two halves of the tensors, distance", halves, THRESHOLDS["halves"],
@@ -391,7 +292,7 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
     """
     if not e.agreement:
         return []
-    regular = float(np.mean([t.measurement.smooth_lattice for t in _votes(e)]))
+    regular = float(np.mean([t.measurement.smooth_lattice for t in voting_tensors(e)]))
     coefficients = e.estimate.coefficients
     spread = max(a.spread for a in e.agreement)
     blocks = max(e.block_agreement)
@@ -408,7 +309,8 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
         Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
         Reason("explained beyond decoys", beyond, 0.1, beyond >= 0.1),
         Reason("tensors that vote", len(e.voting), 4, len(e.voting) >= 4),
-        Reason("tensors on lattices without gaps, in all models", regular, 1.0, regular == 1.0),
+        Reason("tensors on lattices without gaps, in all models", regular, THRESHOLDS["regular"],
+               regular >= THRESHOLDS["regular"]),
         Reason("overlap of the material parents' movements", e.overlap, THRESHOLDS["overlap"],
                e.overlap <= THRESHOLDS["overlap"]),
         Reason("this orientation is the best", float(preferred), 1, preferred),
@@ -425,7 +327,7 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
 
 
 def _better(own: OrientationEvidence, other: OrientationEvidence) -> bool:
-    return own.spike.untouched >= other.spike.untouched or not _in_range(list(other.coefficients.values()))
+    return own.spike.untouched >= other.spike.untouched or not in_range(list(other.coefficients.values()))
 
 
 def _related(e: ModelEvidence) -> Verdict | list[Reason]:
