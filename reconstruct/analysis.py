@@ -36,6 +36,7 @@ __all__ = ["analyse"]
 
 _EXACT_SHARE = 0.9  # of sampled elements: below, certified bounds describe another arithmetic or a chance fit
 _BELIEVED = 5.0  # z from which the consensus is a better estimate than a regression
+_CURVE_SAMPLE = 400_000  # elements of the whole model
 _TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
@@ -315,12 +316,14 @@ def _curve(data: Dataset, found: _Found) -> tuple[tuple[float, float, float], ..
     vectors = np.repeat(weights[None], len(offsets), axis=0)
     vectors[:, moved] += offsets
     coefficients = np.column_stack([1 - vectors.sum(axis=1), vectors])
-    total = None
-    for i in [i for i in voting if data.measurements[i].smooth_lattice][:48]:
-        part = data.replay_sample(i, coefficients, DELTA, limit=8192)
-        total = part if total is None else total + part
-    if total is None:
+    used = [i for i in voting if data.measurements[i].smooth_lattice]
+    if not used:
         return ()
+    informative = sum(data.measurements[i].informative for i in used)
+    total = ReplayResult.empty(len(vectors))
+    for i in used:  # by the size of the tensors, so that the shares are those of the whole model
+        limit = max(64, _CURVE_SAMPLE * data.measurements[i].informative // max(informative, 1))
+        total = total + data.replay_sample(i, coefficients, DELTA, limit=limit)
     spikes = [decisive_spike(steps) for steps in total.steps]
     return tuple(
         (float(v[moved]), s.hit_rate, s.untouched if s.count >= 100 else float("nan"))

@@ -36,7 +36,7 @@ def slerp_sensitivity(t: float, cosine: float) -> NDArray[np.float64]:
     """(d c_0 / d cos, d c_1 / d cos), float64 [2]: what an error of the cosine costs in the coefficients."""
     step = 1e-6
     here, near = slerp_coefficients(t, cosine), slerp_coefficients(t, cosine - step)
-    return (np.array(here) - np.array(near)) / step
+    return np.asarray((np.array(here) - np.array(near)) / step)
 
 
 class Slerp:

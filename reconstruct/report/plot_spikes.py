@@ -122,10 +122,7 @@ def untouched_share(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> 
         return None
     moved, found = _moved(evidence)
     name = source_names(evidence.sources.names)[moved]
-    detail = (
-        "equally many sampled weights of every tensor, so that shares differ from the whole model's; "
-        "other parents keep their coefficients"
-    )
+    detail = "a sample of the whole model's decisive weights; other parents keep their coefficients"
     if varies(evidence):
         finding = f"No single coefficient of {name} fits all tensors: the recipe varies"
     else:
