@@ -24,7 +24,7 @@ from reconstruct.replay.consensus import Consensus, search_consensus
 from reconstruct.replay.lineage import lineage
 from reconstruct.replay.model_replay import ModelReplay, replay_model, wrong_coefficients
 from reconstruct.replay.orientation import MATERIAL, orientations, pools, starting_points
-from reconstruct.replay.phases import model_phases
+from reconstruct.replay.phases import model_phases, rounding_phase
 from reconstruct.replay.samples import DELTA, decoy_values, replay_values
 from reconstruct.replay.search import ExactRecipe, find_exact
 from reconstruct.replay.variants import Variant
@@ -80,6 +80,7 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         strata=tuple(strata_spikes(smooth.steps[0])),
         spike=decisive_spike(smooth.steps[0]),
         phases=model_phases([t.measurement for t in votes], [t.coefficients for t in votes]),
+        rounding=rounding_phase([t.measurement for t in votes], [t.coefficients for t in votes]),
         overlap=_overlap(data, estimate),
         box=_mean([data.fits[i].box for i in voting]),
         controls=_controls(data, found, tensors),

@@ -204,7 +204,8 @@ class OrientationEvidence:
 class ModelEvidence:
     """Everything the verdict looks at, and everything reports show. Sums are over voting tensors.
 
-    `overlap`: largest |cosine| between the movements of two material parents, 1 if there is but one direction.
+    `rounding`: phase of the novel predictions over a uniform one (see `replay.phases`). `overlap`: largest |cosine|
+    between the movements of two material parents, 1 if there is but one direction.
     """
 
     sources: SourceTable
@@ -222,6 +223,7 @@ class ModelEvidence:
     strata: tuple[Spike, ...]
     spike: Spike
     phases: PhaseTest
+    rounding: float
     box: float
     overlap: float
     controls: Controls

@@ -155,8 +155,8 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
                e.controls.hit_rate <= THRESHOLDS["decoy hits"]),
     ]  # fmt: skip
     if not all(stored_finely(t) for t in matrices):
-        reasons.append(Reason("rounding came last (phase of the predictions)", e.phases.rounding,
-                              THRESHOLDS["rounding"], e.phases.rounding >= THRESHOLDS["rounding"]))  # fmt: skip
+        reasons.append(Reason("rounding came last (phase of the predictions)", e.rounding,
+                              THRESHOLDS["rounding"], e.rounding >= THRESHOLDS["rounding"]))  # fmt: skip
     # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
     # between 0 and 1 in the other orientation say which is the product.
     outside = not in_range(e.estimate.coefficients.tolist())

@@ -1,4 +1,4 @@
-"""The phase test of a model: decisive sampled elements of all tensors, with each tensor's own coefficients."""
+"""Phases of rounding over a model's sampled elements, with each tensor's own coefficients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconstruct.kernels.results import STRATA
 from reconstruct.statistics.mixture import DECISIVE
 from reconstruct.statistics.phase import PhaseTest, phase_test
 
-__all__ = ["model_phases"]
+__all__ = ["model_phases", "rounding_phase"]
 
 _MAXIMUM_ELEMENTS = 2_000_000
 _FARTHEST = 2.0**40  # spacings; beyond, the steps of a delta are no integers that float64 tells apart
@@ -21,13 +21,34 @@ _FARTHEST = 2.0**40  # spacings; beyond, the steps of a delta are no integers th
 def model_phases(measurements: Sequence[Measurement], coefficients: Sequence[NDArray[np.float64]]) -> PhaseTest:
     """`coefficients` [K+1] of every tensor's sources; tensors on lattices with gaps take no part."""
     usable = [(m, c) for m, c in zip(measurements, coefficients, strict=True) if m.smooth_lattice]
-    total = sum(m.values.shape[1] for m, _ in usable)
-    step = max(1, -(-total // _MAXIMUM_ELEMENTS))
+    step = _thinning([m for m, _ in usable])
     parts = [_tensor_phases(m, c, step) for m, c in usable]
     if not parts:
         return phase_test(np.empty(0), np.empty(0, np.int8), np.empty(0, np.int64))
     distance, side, cluster = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return phase_test(distance, side, cluster)
+
+
+def rounding_phase(measurements: Sequence[Measurement], coefficients: Sequence[NDArray[np.float64]]) -> float:
+    """Root mean square of prediction minus lattice number over novel elements, over that of a uniform phase.
+
+    About 1 if rounding came last; 0 if the predictions were lattice numbers to begin with, as they are where the
+    "sources" were made from the suspect and stored more finely. 1 where no element is novel.
+    """
+    step, total, count = _thinning(measurements), 0.0, 0
+    for m, chosen in zip(measurements, coefficients, strict=True):
+        values = m.values[:, ::step].astype(np.float64)
+        lattice = m.lattice.lattice
+        raw = chosen @ values[1:]
+        predicted = lattice.round(raw).astype(np.float64)
+        novel = (predicted != lattice.round(values[1:])).all(axis=0)
+        total += float((((raw - predicted) / lattice.spacing(predicted))[novel] ** 2).sum())
+        count += int(novel.sum())
+    return float(np.sqrt(12 * total / count)) if count else 1.0
+
+
+def _thinning(measurements: Sequence[Measurement]) -> int:
+    return max(1, -(-sum(m.values.shape[1] for m in measurements) // _MAXIMUM_ELEMENTS))
 
 
 def _tensor_phases(

@@ -34,8 +34,7 @@ class PhaseTest:
     """`difference` float64 [PHASES]: D by distance from the boundary, NaN where too few elements are; `errors`: their
     standard errors. `boundary_z`: D nearest the boundary in its errors. `overall_z`: D of all elements likewise.
     `uniformity`: the lowest bin's upper 95 % limit over the median bin; at least about 1 if all are equal. `clusters`:
-    number of independent witnesses. `rounding`: root mean square of prediction minus lattice number, over that of a
-    uniform phase; about 1 if rounding came last, 0 if the predictions were lattice numbers to begin with.
+    number of independent witnesses.
     """
 
     difference: NDArray[np.float64]
@@ -44,7 +43,6 @@ class PhaseTest:
     overall_z: float
     uniformity: float
     clusters: int
-    rounding: float
 
 
 def phase_test(distance: NDArray[np.float64], side: NDArray[np.int8], cluster: NDArray[np.int64]) -> PhaseTest:
@@ -65,9 +63,8 @@ def phase_test(distance: NDArray[np.float64], side: NDArray[np.int8], cluster: N
         middle = float(np.median(difference[judged]))
         uniformity = float((difference + 2 * errors)[judged].min()) / middle if middle > 0 else 0.0
     boundary = difference[0] / errors[0] if judged[0] and errors[0] > 0 else 0.0
-    rounding = float(np.sqrt(12 * ((0.5 - distance) ** 2).mean())) if len(distance) else 0.0
     overall = mean / error if error > 0 else 0.0
-    return PhaseTest(difference, errors, float(boundary), overall, uniformity, count, rounding)
+    return PhaseTest(difference, errors, float(boundary), overall, uniformity, count)
 
 
 def _clustered(side: NDArray[np.int8], cluster: NDArray[np.int64]) -> tuple[float, float, int]:
