@@ -72,6 +72,12 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
             "decoy_z": e.controls.spike_z,
             "strata": [_spike(s) | {"decisive": k >= DECISIVE} for k, s in enumerate(e.strata)],
         },
+        "phase_test": {
+            "difference": e.phases.difference.tolist(), "errors": e.phases.errors.tolist(), "z": e.phases.overall_z,
+            "boundary_z": e.phases.boundary_z, "uniformity": e.phases.uniformity, "clusters": e.phases.clusters,
+        },
+        "rounding_phase": e.rounding,
+        "overlap_of_movements": e.overlap,
         "rounding_box": {"inside": e.box, "decoy": e.controls.box},
         "untouched_share": {"value": e.spike.untouched, "z": e.spike.z},
         "agreement": [
