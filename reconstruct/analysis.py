@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reconstruct.dataset import Dataset
 from reconstruct.evidence import Controls, Estimate, ModelEvidence, TensorEvidence
 from reconstruct.hypotheses.base import misfit
+from reconstruct.hypotheses.pooled import fit_families
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.pooling import affine, limits, pool, pooled_bounds, sum_replays
@@ -76,6 +77,14 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         arithmetic=best.variant.arithmetic.name if exact else None,
         programs=tuple(dict.fromkeys(r.variant.arithmetic.program for r in tied)) if exact else (),
         families=_families(data, found, tied),
+        family_fits=fit_families(
+            [data.measurements[i].moments for i in voting],
+            data.sources.names,
+            data.families,
+            has_base=data.sources.has_base,
+        )
+        if len(data.sources.names) > 1
+        else (),
         replay=total,
         strata=tuple(strata_spikes(smooth.steps[0])),
         spike=decisive_spike(smooth.steps[0]),

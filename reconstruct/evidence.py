@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.checkpoints.module_names import ModuleName
+from reconstruct.hypotheses.base import Fit
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.recipe import Recipe
 from reconstruct.statistics.agreement import Agreement
@@ -219,6 +220,7 @@ class ModelEvidence:
     arithmetic: str | None
     programs: tuple[str, ...]
     families: tuple[str, ...]
+    family_fits: tuple[Fit, ...]
     replay: ReplayResult
     strata: tuple[Spike, ...]
     spike: Spike

@@ -48,7 +48,8 @@ def rounding_phase(measurements: Sequence[Measurement], coefficients: Sequence[N
 
 
 def _thinning(measurements: Sequence[Measurement]) -> int:
-    return max(1, -(-sum(m.values.shape[1] for m in measurements) // _MAXIMUM_ELEMENTS))
+    total = sum(int(m.values.shape[1]) for m in measurements)
+    return max(1, -(-total // _MAXIMUM_ELEMENTS))
 
 
 def _tensor_phases(

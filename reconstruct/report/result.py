@@ -60,6 +60,13 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
         "coefficients_origin": estimate.origin,
         "explained": {"r_squared": estimate.explained, "decoy": e.controls.explained},
         "families": list(e.families),
+        "fits": [
+            {
+                "family": f.hypothesis, "parameters": f.parameters, "standard_errors": f.standard_errors,
+                "residual": math.sqrt(f.residual), "rounding_floor": math.sqrt(f.floor), "notes": list(f.notes),
+            }
+            for f in e.family_fits
+        ],
         "arithmetic": e.arithmetic,
         "programs": list(e.programs),
         "novel": {
