@@ -13,6 +13,10 @@ from reconstruct.statistics.rounding import FINE_MANTISSA
 __all__ = [
     "THRESHOLDS",
     "Reason",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
     "firm_strata",
     "has_spike",
     "in_range",
@@ -28,7 +32,8 @@ __all__ = [
 THRESHOLDS = {
     "replayed": 0.999,  # share of all elements, in every compared matrix
     "novel replayed": 0.99,  # share of novel elements, in every compared matrix that has 100 of them
-    "novel elements": 1000,  # over at least two tensors
+    "novel elements": 1000,
+    "sources": 2,  # with material weight; also: matrices that carry the novel elements
     "decoy hits": 0.5,  # share of novel elements that wrong recipes reproduce, at most
     "material": 0.005,  # smallest coefficient of a source that takes part in an exact recipe
     "box": 0.999,  # share inside the rounding box from which nothing was trained in between
@@ -44,6 +49,9 @@ THRESHOLDS = {
     "halves": 0.02,  # distance between the consensus coefficients of two halves of the tensors
     "range": 0.02,  # how far outside [0, 1] a coefficient may lie
     "orientation": 1.25,  # another orientation must keep this many times the untouched share to win
+    "block spread": 0.02,  # merge-consistent: the same over blocks of a tensor
+    "consistent explained": 0.1,  # merge-consistent: share of the movement explained beyond decoys
+    "tensors": 4,  # merge-consistent: voting tensors
     "spread": 0.01,  # merge-consistent: standard deviation of the coefficients over tensors
     "consistent material": 0.05,  # merge-consistent: smallest coefficient of a material source
     "regular": 0.9,  # merge-consistent: share of voting tensors on lattices without gaps in every model
@@ -64,6 +72,26 @@ class Reason:
     value: float
     threshold: float
     passed: bool
+
+
+def at_least(name: str, value: float, key: str) -> Reason:
+    """Passed if the value reaches THRESHOLDS[key]."""
+    return Reason(name, float(value), THRESHOLDS[key], bool(value >= THRESHOLDS[key]))
+
+
+def above(name: str, value: float, key: str) -> Reason:
+    """Passed if the value exceeds THRESHOLDS[key]."""
+    return Reason(name, float(value), THRESHOLDS[key], bool(value > THRESHOLDS[key]))
+
+
+def at_most(name: str, value: float, key: str) -> Reason:
+    """Passed if the value does not exceed THRESHOLDS[key]."""
+    return Reason(name, float(value), THRESHOLDS[key], bool(value <= THRESHOLDS[key]))
+
+
+def below(name: str, value: float, key: str) -> Reason:
+    """Passed if the value stays under THRESHOLDS[key]."""
+    return Reason(name, float(value), THRESHOLDS[key], bool(value < THRESHOLDS[key]))
 
 
 def stored_finely(tensor: TensorEvidence) -> bool:

@@ -154,7 +154,7 @@ class ReportVerbConfig:
 
 
 def register() -> None:
-    """Put the schemas where Hydra finds them, and the one resolver that the run folders need. Idempotent."""
+    """Put the schemas where Hydra finds them, and the resolvers that the run folders need. Idempotent."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -162,6 +162,7 @@ def register() -> None:
     store.store(name="fit_schema", node=FitConfig)
     store.store(name="report_schema", node=ReportVerbConfig)
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
+    OmegaConf.register_new_resolver("subdir_unless", lambda value: None if value else ".hydra", replace=True)
 
 
 def to_dataclass(config: Any, kind: type[_T]) -> _T:

@@ -14,6 +14,10 @@ import numpy as np
 from reconstruct.criteria import (
     THRESHOLDS,
     Reason,
+    above,
+    at_least,
+    at_most,
+    below,
     firm_strata,
     has_spike,
     in_range,
@@ -142,21 +146,16 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     carriers = sum(s[2] >= 100 for s in shares)
     worst = min(s[0] for s in shares)
     worst_novel = min((s[1] for s in shares if s[2] >= 100), default=0.0)
-    sources = len(e.recipe.material)
     reasons = [
-        Reason("replayed elements identical, worst matrix", worst, THRESHOLDS["replayed"],
-               worst >= THRESHOLDS["replayed"]),
-        Reason("novel elements identical, worst matrix", worst_novel, THRESHOLDS["novel replayed"],
-               worst_novel >= THRESHOLDS["novel replayed"]),
-        Reason("novel elements", novel, THRESHOLDS["novel elements"],
-               novel >= THRESHOLDS["novel elements"] and carriers >= 2),
-        Reason("sources with material weight", sources, 2, sources >= 2),
-        Reason("novel elements identical under wrong recipes", e.controls.hit_rate, THRESHOLDS["decoy hits"],
-               e.controls.hit_rate <= THRESHOLDS["decoy hits"]),
-    ]  # fmt: skip
+        at_least("replayed elements identical, worst matrix", worst, "replayed"),
+        at_least("novel elements identical, worst matrix", worst_novel, "novel replayed"),
+        at_least("novel elements", novel, "novel elements"),
+        at_least("matrices with a hundred of them", carriers, "sources"),
+        at_least("sources with material weight", len(e.recipe.material), "sources"),
+        at_most("novel elements identical under wrong recipes", e.controls.hit_rate, "decoy hits"),
+    ]
     if not all(stored_finely(t) for t in matrices):
-        reasons.append(Reason("rounding came last (phase of the predictions)", e.rounding,
-                              THRESHOLDS["rounding"], e.rounding >= THRESHOLDS["rounding"]))  # fmt: skip
+        reasons.append(at_least("rounding came last (phase of the predictions)", e.rounding, "rounding"))
     # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
     # between 0 and 1 in the other orientation say which is the product.
     outside = not in_range(e.estimate.coefficients.tolist())
@@ -207,79 +206,82 @@ def _is_ancestor(target: str, reason: Reason) -> Verdict:
 
 def _coplanar(e: ModelEvidence) -> Verdict | list[Reason]:
     """All residuals are rounding, yet nothing replays: sources in common, no descent among the files at hand."""
-    full = Reason("elements inside the rounding box", e.box, THRESHOLDS["box"], e.box >= THRESHOLDS["box"])
-    control = Reason("the same for decoys", e.controls.box, THRESHOLDS["box of decoys"],
-                     e.controls.box <= THRESHOLDS["box of decoys"])  # fmt: skip
-    if not full.passed or not control.passed:
-        return [full, control]
+    reasons = [
+        at_least("elements inside the rounding box", e.box, "box"),
+        at_most("the same for decoys", e.controls.box, "box of decoys"),
+    ]
+    if not all(r.passed for r in reasons):
+        return reasons
     return Verdict(
         VerdictKind.RELATED,
         "The suspect lies in the plane of the candidates up to rounding alone, but no named arithmetic makes it from "
         "them: the files share sources, or the merge was computed in a way not known here.",
-        (full, control),
+        tuple(reasons),
     )
 
 
 def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
+    """A share of the weights sits where a merge left it: large, known well, the same at every phase of rounding."""
     if e.estimate.origin == "regression" or not e.orientations:
         return []
-    coefficients = e.estimate.coefficients
-    null = max(e.controls.spike_z, 0.0)
     smooth = [t for t in voting_tensors(e) if t.measurement.smooth_lattice]
     positive = float(np.mean([t.spike.z > 0 for t in smooth])) if len(smooth) >= 2 else 0.0
-    own = e.orientations[0]
-    firm = firm_strata(e.strata)
-    best = all(own.spike.untouched >= o.spike.untouched for o in e.orientations[1:] if in_range(
-        list(o.coefficients.values())))  # fmt: skip
-    outside = max(0.0, float(-coefficients.min()), float(coefficients.max() - 1))
-    material = int((np.abs(coefficients) >= THRESHOLDS["consistent material"]).sum())
-    halves = e.controls.halves if e.controls.halves is not None else 0.0
+    own, rivals = e.orientations[0], [o for o in e.orientations[1:] if in_range(list(o.coefficients.values()))]
+    best = max((o.spike.untouched for o in rivals), default=0.0)
     reasons = [
-        Reason("untouched decisive elements, z over smoothness and decoys", e.spike.z - null, THRESHOLDS["spike z"],
-               e.spike.z - null >= THRESHOLDS["spike z"]),
-        Reason("decisive strata with a firm spike", firm, THRESHOLDS["strata"], firm >= THRESHOLDS["strata"]),
+        at_least("untouched decisive elements, z over smoothness and decoys", e.spike.z - max(e.controls.spike_z, 0.0),
+                 "spike z"),
+        at_least("decisive strata with a firm spike", firm_strata(e.strata), "strata"),
         *phase_reasons(e.phases),
-        Reason("voting tensors with a spike of their own", positive, THRESHOLDS["voting majority"],
-               bool(positive > THRESHOLDS["voting majority"])),
-        Reason("consensus of two halves of the tensors, distance", halves, THRESHOLDS["halves"],
-               halves <= THRESHOLDS["halves"]),
-        Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
-        Reason("sources with material weight", material, 2, material >= 2),
-        Reason("inside the rounding box (not full)", e.box, THRESHOLDS["box"], e.box < THRESHOLDS["box"]),
-        Reason("this orientation keeps the largest untouched share", float(best), 1, best),
+        above("voting tensors with a spike of their own", positive, "voting majority"),
+        at_most("consensus of two halves of the tensors, distance", e.controls.halves or 0.0, "halves"),
+        *_shares_of_sources(e),
+        below("inside the rounding box (not full)", e.box, "box"),
+        Reason("largest untouched share in another orientation, at most this one's", best, own.spike.untouched,
+               best <= own.spike.untouched),
     ]  # fmt: skip
     if not all(r.passed for r in reasons):
         return reasons
-    names = [e.sources.names[int(j)] for j in np.flatnonzero(np.abs(coefficients) >= THRESHOLDS["consistent material"])]
     return Verdict(
         VerdictKind.MERGE_THEN_MODIFIED,
-        f"{e.spike.untouched:.1%} of the decisive weights sit exactly where a merge of {_join(names)} would have left "
-        "them; the others were changed afterwards.",
+        f"{e.spike.untouched:.1%} of the decisive weights sit exactly where a merge of {_join(_material(e))} would "
+        "have left them; the others were changed afterwards.",
         tuple(reasons),
     )
+
+
+def _material(e: ModelEvidence) -> list[str]:
+    """Names of the sources that matter where no recipe is exact."""
+    shares = zip(e.sources.names, e.estimate.coefficients, strict=True)
+    return [name for name, share in shares if abs(share) >= THRESHOLDS["consistent material"]]
+
+
+def _shares_of_sources(e: ModelEvidence) -> list[Reason]:
+    coefficients = e.estimate.coefficients
+    return [
+        at_most("coefficients outside [0, 1] by", max(0.0, -coefficients.min(), coefficients.max() - 1), "range"),
+        at_least("sources with material weight", len(_material(e)), "sources"),
+    ]
 
 
 def _derived(e: ModelEvidence) -> Verdict | list[Reason]:
     """One parent with coefficient 1, plus movement of its own."""
     if not e.sources.has_base:
         return []
-    weights = e.estimate.least_squares.copy()
-    top = 1 + int(np.argmax(weights[1:]))
-    distance = abs(float(weights[top]) - 1)
-    others = float(np.abs(np.delete(weights[1:], top - 1)).max()) if len(weights) > 2 else 0.0
+    weights = e.estimate.least_squares[1:]
+    top = int(np.argmax(weights))
+    name = e.sources.names[1 + top]
     reasons = [
-        Reason(f"coefficient of {e.sources.names[top]}, distance from 1", distance, THRESHOLDS["derived"],
-               distance <= THRESHOLDS["derived"]),
-        Reason("movement that it explains", e.estimate.explained, THRESHOLDS["derived explained"],
-               e.estimate.explained >= THRESHOLDS["derived explained"]),
-        Reason("largest other parent", others, THRESHOLDS["derived others"], others <= THRESHOLDS["derived others"]),
-    ]  # fmt: skip
+        at_most(f"coefficient of {name}, distance from 1", abs(weights[top] - 1), "derived"),
+        at_least("movement that it explains", e.estimate.explained, "derived explained"),
+        at_most("largest other parent", np.abs(np.delete(weights, top)).max(initial=0.0), "derived others"),
+    ]
     if not all(r.passed for r in reasons):
         return reasons
     return Verdict(
         VerdictKind.DERIVED,
-        f"{e.sources.names[top]} alone explains the suspect, with coefficient 1 and further movement of its own: one "
-        "continues the other, or both continue a checkpoint close to them.",
+        f"{name} alone explains the suspect, with coefficient 1 and further movement of its own: one continues the "
+        "other, or both continue a checkpoint close to them.",
         tuple(reasons),
     )
 
@@ -293,35 +295,23 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
     if not e.agreement:
         return []
     regular = float(np.mean([t.measurement.smooth_lattice for t in voting_tensors(e)]))
-    coefficients = e.estimate.coefficients
-    spread = max(a.spread for a in e.agreement)
-    blocks = max(e.block_agreement)
-    material = int((np.abs(coefficients) >= THRESHOLDS["consistent material"]).sum())
-    outside = max(0.0, float(-coefficients.min()), float(coefficients.max() - 1))
-    beyond = e.estimate.explained - e.controls.explained
-    own = e.orientations[0] if e.orientations else None
-    preferred = own is None or all(_better(own, o) for o in e.orientations[1:])
+    preferred = not e.orientations or all(_better(e.orientations[0], o) for o in e.orientations[1:])
     reasons = [
-        Reason("coefficients over tensors, spread", spread, THRESHOLDS["spread"], spread <= THRESHOLDS["spread"]),
-        Reason("coefficients over blocks of a tensor, spread", blocks, 2 * THRESHOLDS["spread"],
-               blocks <= 2 * THRESHOLDS["spread"]),
-        Reason("sources with material weight", material, 2, material >= 2),
-        Reason("coefficients outside [0, 1] by", outside, THRESHOLDS["range"], outside <= THRESHOLDS["range"]),
-        Reason("explained beyond decoys", beyond, 0.1, beyond >= 0.1),
-        Reason("tensors that vote", len(e.voting), 4, len(e.voting) >= 4),
-        Reason("tensors on lattices without gaps, in all models", regular, THRESHOLDS["regular"],
-               regular >= THRESHOLDS["regular"]),
-        Reason("overlap of the material parents' movements", e.overlap, THRESHOLDS["overlap"],
-               e.overlap <= THRESHOLDS["overlap"]),
+        at_most("coefficients over tensors, spread", max(a.spread for a in e.agreement), "spread"),
+        at_most("coefficients over blocks of a tensor, spread", max(e.block_agreement), "block spread"),
+        *_shares_of_sources(e),
+        at_least("explained beyond decoys", e.estimate.explained - e.controls.explained, "consistent explained"),
+        at_least("tensors that vote", len(e.voting), "tensors"),
+        at_least("tensors on lattices without gaps, in all models", regular, "regular"),
+        at_most("overlap of the material parents' movements", e.overlap, "overlap"),
         Reason("this orientation is the best", float(preferred), 1, preferred),
-    ]  # fmt: skip
+    ]
     if not all(r.passed for r in reasons):
         return reasons
-    names = [e.sources.names[int(j)] for j in np.flatnonzero(np.abs(coefficients) >= THRESHOLDS["consistent material"])]
     return Verdict(
         VerdictKind.MERGE_CONSISTENT,
-        f"The same coefficients of {_join(names)} explain every tensor and its parts, but no weight sits exactly on "
-        "the merge: a lead, not a proof.",
+        f"The same coefficients of {_join(_material(e))} explain every tensor and its parts, but no weight sits "
+        "exactly on the merge: a lead, not a proof.",
         tuple(reasons),
     )
 
@@ -332,7 +322,7 @@ def _better(own: OrientationEvidence, other: OrientationEvidence) -> bool:
 
 def _related(e: ModelEvidence) -> Verdict | list[Reason]:
     beyond = e.estimate.explained - e.controls.explained
-    reason = Reason("movement explained beyond decoys", beyond, THRESHOLDS["related"], beyond >= THRESHOLDS["related"])
+    reason = at_least("movement explained beyond decoys", beyond, "related")
     if not reason.passed:
         return [reason]
     return Verdict(

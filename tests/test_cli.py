@@ -129,7 +129,13 @@ def test_fit_then_report_then_refit(run, blend_folder, tmp_path):
     assert json.loads(first)["coefficients"][str(CODE)]["estimate"] == pytest.approx(0.565)
     assert (report / "recipe.yml").is_file()
     assert len(list(report.glob("*.svg"))) == 5
-    assert (tmp_path / "run" / ".hydra" / "overrides.yaml").is_file()
+    overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
+    began = overrides.read_text()
+    assert f"suspect={blend_folder}" in began
+
+    assert run("fit", "resume=run", "report=quiet")[0] == 0
+    assert (report / "result.json").read_bytes() == first
+    assert overrides.read_text() == began
 
     (report / "result.json").unlink()
     assert run("report", "run=run", "report=quiet")[0] == 0
