@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -84,13 +84,14 @@ def fit(
             raise StoreError("this folder holds another run", subject=str(target), remedy="Say folder=<another folder>")
         store.put("schema", STORE_SCHEMA)
         store.put("config", config)
+        store.put("locations", [str(Path(model).expanduser().absolute()) for model in models])
         return _run(store, catalogs, alignment, threads, progress or Silent())
 
 
 def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
-        catalogs, alignment = _open(store.get("config")["models"])
+        catalogs, alignment = _open(store.get("config")["models"], store.get("locations"))
         store.event("resumed", "")
         return _run(store, catalogs, alignment, threads, progress or Silent())
 
@@ -125,13 +126,18 @@ def refit(
         return _conclude(store, measurements, table, None, families, threads, None)
 
 
-def _open(models: Sequence[str]) -> tuple[list[Catalog], Alignment]:
+def _open(models: Sequence[str], locations: Sequence[str] | None = None) -> tuple[list[Catalog], Alignment]:
+    """Catalogs and alignment; `locations`: where the models lay when a run began, whatever the working directory is."""
     if len(models) - 1 > _MAXIMUM_SOURCES:
         raise ConfigurationError(
             f"{len(models) - 1} models beside the suspect", subject="parents",
             remedy=f"At most {_MAXIMUM_SOURCES} are compared at once",
         )  # fmt: skip
-    catalogs = [open_checkpoint(model) for model in models]
+    catalogs = [open_checkpoint(location) for location in locations or models]
+    catalogs = [
+        replace(catalog, reference=replace(catalog.reference, given=model))
+        for catalog, model in zip(catalogs, models, strict=True)
+    ]
     return catalogs, align(catalogs[0], catalogs[1:])
 
 

@@ -45,6 +45,15 @@ def test_threads_do_not_change_the_result(finished, blend_folder, tmp_path):
     assert to_json(other) == to_json(finished)
 
 
+def test_a_run_named_by_relative_paths_resumes_from_another_folder(finished, blend_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(CODE.parent)
+    run = reconstruct.fit(blend_folder, ["ft-code", "ft-docs"], "base", folder=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    resumed = reconstruct.resume(tmp_path / "run")
+    assert to_json(resumed) == to_json(run)
+    assert set(resumed.coefficients) == {"base", "ft-code", "ft-docs"}
+
+
 def test_refit_with_fewer_parents_reads_no_weights(finished, blend_folder, tmp_path):
     refitted = reconstruct.refit(finished.folder, [str(CODE), str(DOCS)])
     assert refitted.verdict.kind is reconstruct.VerdictKind.REPRODUCED
