@@ -8,6 +8,7 @@ same way: a search inflates its maximum, and the null is the maximum of such a s
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from reconstruct.statistics.mixture import Spike, decisive_spike
 __all__ = ["Consensus", "Pool", "search_consensus"]
 
 _MAXIMUM_ELEMENTS = 240_000
+_FAINT = 3.0  # z of the coarse grid's best point, on a quarter of the elements
+_SIMPLE = 600  # combinations of round numbers that are tried
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def search_consensus(
     if not found:
         return None
     best = max(found, key=lambda c: c.spike.z)
+    if best.spike.z < _FAINT:  # a grid of hundreds of points reaches this by chance: there is nothing to refine
+        return _best(pools, best.weights[None], kernels, threads)
     many = thin(_within_reach(pools, best.weights, 0.025), 4 * _MAXIMUM_ELEMENTS)
     for reach, step in ((4, 0.004), (5, 0.001)):
         best = _best(many, _grid(best.weights, reach, step), kernels, threads)
@@ -119,9 +124,9 @@ def _simplify(pools: Sequence[Pool], best: Consensus, kernels: Kernels, threads:
             [n / scale for n in range(int(np.ceil((w - 0.0031) * scale)), int(np.floor((w + 0.0031) * scale)) + 1)]
             for w in best.weights
         ]
-        grid = np.array(list(itertools.islice(itertools.product(*choices), 4096)))
-        if not grid.size:
+        if not 0 < math.prod(map(len, choices)) <= _SIMPLE:
             continue
+        grid = np.array(list(itertools.product(*choices)))
         for chosen in (grid[np.abs(grid.sum(axis=1) - 1) < 1e-9], grid):
             if len(chosen):
                 simple = _best(pools, chosen, kernels, threads)
