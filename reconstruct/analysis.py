@@ -18,7 +18,7 @@ from reconstruct.hypotheses.base import misfit
 from reconstruct.hypotheses.pooled import fit_families
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.results import ReplayResult
-from reconstruct.pooling import affine, limits, pool, pooled_bounds, sum_replays
+from reconstruct.pooling import limits, pool, pooled_bounds, sum_replays
 from reconstruct.recipe import Cell, Recipe
 from reconstruct.replay.arithmetic import ARITHMETICS
 from reconstruct.replay.consensus import Consensus, search_consensus
@@ -31,7 +31,7 @@ from reconstruct.replay.search import ExactRecipe, find_exact
 from reconstruct.replay.variants import Variant
 from reconstruct.statistics.agreement import Agreement, agreement
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
-from reconstruct.statistics.moments import least_squares
+from reconstruct.statistics.moments import affine, least_squares
 
 __all__ = ["analyse"]
 
@@ -111,9 +111,7 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
 def _find(data: Dataset) -> _Found:
     """The exact recipe if there is one, else the consensus of untouched elements, else the median fit."""
     exact = find_exact(data) if data.voting else None
-    if exact is not None and (
-        exact.variants[0][1] * len(exact.certified) >= _EXACT_SHARE * len(data.voting) or data.all_fine
-    ):
+    if exact is not None and (exact.share_of(data.voting) >= _EXACT_SHARE or data.all_fine):
         return _Found(exact, None, None, None, exact.recipe)
     if not data.voting or len(data.sources.names) < 2:
         return _Found(None, None, None, None, _constant(data, np.zeros(len(data.sources.names) - 1)))
@@ -325,7 +323,7 @@ def _curve(data: Dataset, found: _Found) -> tuple[tuple[float, float, float], ..
     offsets = np.unique(np.concatenate([np.arange(-0.1, 0.1001, 0.01), np.arange(-0.01, 0.01001, 0.001)]).round(6))
     vectors = np.repeat(weights[None], len(offsets), axis=0)
     vectors[:, moved] += offsets
-    coefficients = np.column_stack([1 - vectors.sum(axis=1), vectors])
+    coefficients = affine(vectors)
     used = [i for i in voting if data.measurements[i].smooth_lattice]
     if not used:
         return ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.evidence import Measurement, SourceTable, TensorFit
+from reconstruct.evidence import SUSPECT, Measurement, SourceTable, TensorFit
 from reconstruct.fitting import fit_tensor, with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
@@ -79,7 +79,7 @@ class Dataset:
         """Another model as target (model 0 is the suspect), on the largest voting tensors' samples."""
         largest = sorted(self.voting, key=lambda i: -self.measurements[i].elements)[:tensors]
         measurements = tuple(with_roles(self.measurements[i], roles, sample) for i in sorted(largest))
-        names = ("the suspect", *self.sources.names)
+        names = (SUSPECT, *self.sources.names)
         has_base = self.sources.has_base and roles[1] == 1
         table = SourceTable(tuple(names[i] for i in roles[1:]), has_base)
         fits = fit_all(measurements, self.families, self.threads, self.seed)

@@ -23,6 +23,7 @@ from reconstruct.statistics.phase import PhaseTest
 from reconstruct.statistics.rounding import Box
 
 __all__ = [
+    "SUSPECT",
     "Controls",
     "Estimate",
     "Measurement",
@@ -33,6 +34,10 @@ __all__ = [
     "TensorEvidence",
     "TensorFit",
 ]
+
+
+#: The suspect's name where it stands among the sources of another model.
+SUSPECT = "the suspect"
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,10 @@ from numpy.typing import NDArray
 from reconstruct.evidence import PoolEvidence, TensorEvidence
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.statistics.mixture import decisive_spike
-from reconstruct.statistics.moments import least_squares
+from reconstruct.statistics.moments import affine, least_squares
 from reconstruct.statistics.rounding import Box
 
-__all__ = ["affine", "limits", "pool", "pooled_bounds", "sum_replays"]
-
-
-def affine(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of the deltas [K] -> coefficients of the sources [K+1], which sum to one."""
-    return np.concatenate([[1 - weights.sum()], weights])
+__all__ = ["limits", "pool", "pooled_bounds", "sum_replays"]
 
 
 def sum_replays(results: Iterable[ReplayResult]) -> ReplayResult:

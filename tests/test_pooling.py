@@ -8,7 +8,8 @@ from support.cases import CODE, DOCS, dataset
 from support.family import CODE_HALF
 
 from reconstruct.analysis import analyse
-from reconstruct.pooling import affine, limits, pool, pooled_bounds, sum_replays
+from reconstruct.pooling import limits, pool, pooled_bounds, sum_replays
+from reconstruct.statistics.moments import affine
 from reconstruct.statistics.rounding import Box
 
 

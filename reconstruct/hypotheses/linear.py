@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from reconstruct.hypotheses.base import Fit, misfit
-from reconstruct.statistics.moments import Moments, least_squares
+from reconstruct.statistics.moments import Moments, affine, least_squares
 
 __all__ = ["Linear"]
 
@@ -18,7 +16,7 @@ class Linear:
     def fit(self, moments: Moments, names: tuple[str, ...]) -> Fit | None:
         """Free weights of every delta. Collinear deltas are fitted, and said to be so."""
         solution = least_squares(moments.gram, moments.count)
-        coefficients = np.concatenate([[1 - solution.weights.sum()], solution.weights])
+        coefficients = affine(solution.weights)
         notes = ("the deltas are collinear: coefficients cannot be told apart",) if solution.collinear else ()
         return Fit(
             self.name,

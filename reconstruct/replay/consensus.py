@@ -21,6 +21,7 @@ from reconstruct.kernels.select import Kernels
 from reconstruct.parallel import parallel
 from reconstruct.replay.samples import replay_values
 from reconstruct.statistics.mixture import Spike, decisive_spike
+from reconstruct.statistics.moments import affine
 
 __all__ = ["Consensus", "Pool", "search_consensus"]
 
@@ -60,7 +61,7 @@ def thin(pools: Sequence[Pool], limit: int = _MAXIMUM_ELEMENTS) -> list[Pool]:
 
 def _score(pools: Sequence[Pool], weights: NDArray[np.float64], kernels: Kernels, threads: int) -> ReplayResult:
     """Replay every weight vector [V, K] on every pool and add up."""
-    coefficients = np.column_stack([1 - weights.sum(axis=1), weights])
+    coefficients = affine(weights)
     work = [(part, pool.lattice) for pool in pools for part in np.array_split(pool.values, max(threads, 1), axis=1)]
     total = ReplayResult.empty(len(weights))
     for result in parallel(lambda item: replay_values(item[0], item[1], kernels, coefficients), work, threads):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from reconstruct.evidence import Measurement
-from reconstruct.kernels.results import MAXIMUM_STEPS
-from reconstruct.statistics.mixture import Spike, spike
+from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA
+from reconstruct.statistics.mixture import DECISIVE, Spike, spike
 
 __all__ = ["lineage"]
 
@@ -23,8 +23,8 @@ def lineage(measurements: Sequence[Measurement], source: int) -> Spike:
         values = m.values.astype(np.float64)
         own, others = values[1 + source], np.delete(values[1:], source, axis=0)
         unit = m.lattice.lattice.spacing(own)
-        far = (np.abs(own - others) >= 4 * unit).all(axis=0) if len(others) else np.ones(len(own), bool)
+        far = (np.abs(own - others) >= STRATA[DECISIVE] * unit).all(axis=0) if len(others) else np.ones(len(own), bool)
         distance = np.rint((values[0] - own) / unit)[far]
         clipped = np.clip(distance, -MAXIMUM_STEPS, MAXIMUM_STEPS).astype(np.int64) + MAXIMUM_STEPS
         steps += np.bincount(clipped, minlength=len(steps))
-    return spike(steps, 4.0)
+    return spike(steps, STRATA[DECISIVE])

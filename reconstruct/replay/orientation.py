@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
-from reconstruct.evidence import Measurement, OrientationEvidence
+from reconstruct.evidence import SUSPECT, Measurement, OrientationEvidence
 from reconstruct.fitting import with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
@@ -22,13 +22,12 @@ from reconstruct.replay.samples import decoy_values, replay_values
 from reconstruct.replay.search import find_exact
 from reconstruct.replay.variants import in_program_form
 from reconstruct.statistics.mixture import decisive_spike, strata_spikes
+from reconstruct.statistics.moments import affine
 
-__all__ = ["MATERIAL", "SUSPECT", "material", "orientations", "pools", "starting_points"]
+__all__ = ["MATERIAL", "material", "orientations", "pools", "starting_points"]
 
 #: Smallest coefficient, in size, that makes a source material.
 MATERIAL = 0.05
-#: The suspect's name in its own orientation.
-SUSPECT = "the suspect"
 #: A weighted sum in float64: free of any program's own rounding.
 SUM = Formula("sum", "float64")
 _SAMPLE = 16384  # elements of a tensor
@@ -113,7 +112,7 @@ def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | No
         return None
     exact = find_exact(turned)
     total, shares = ReplayResult.empty(1), []
-    share = exact.variants[0][1] * len(exact.certified) / len(turned.voting) if exact else 0.0
+    share = exact.share_of(turned.voting) if exact else 0.0
     if exact is not None and share >= _EXACT:
         variant = exact.variants[0][0]
         for i in turned.voting:
@@ -129,7 +128,7 @@ def _searched(data: Dataset, roles: tuple[int, ...]) -> OrientationEvidence | No
         )
         weights = consensus.weights if consensus is not None else starting_points(turned)[0]
         total = consensus.replay if consensus is not None else total
-        shares = [np.concatenate([[1 - weights.sum()], weights])] * len(turned.voting)
+        shares = [affine(weights)] * len(turned.voting)
     seen = [turned.measurements[i] for i in turned.voting]
     return _evidence(data, roles, shares, total, [turned.fits[i].box for i in turned.voting], seen)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from reconstruct.replay.last_bits import with_last_bits
 from reconstruct.replay.samples import exact_hits
 from reconstruct.replay.variants import Variant, in_program_form, variants_of
 from reconstruct.statistics.rounding import Box, certify
-from reconstruct.statistics.simple_numbers import simplest
+from reconstruct.statistics.simple_numbers import is_small_fraction, simplest
 
 __all__ = ["ExactRecipe", "find_exact"]
 
@@ -45,6 +44,10 @@ class ExactRecipe:
     variants: tuple[tuple[Variant, float], ...]
     certified: frozenset[int]
     tolerance: int
+
+    def share_of(self, voting: Sequence[int]) -> float:
+        """Share of the voting tensors' samples that the best variant reproduces; tensors without bounds count 0."""
+        return self.variants[0][1] * len(self.certified) / len(voting)
 
 
 def find_exact(data: Dataset) -> ExactRecipe | None:
@@ -257,12 +260,8 @@ def _length(value: float) -> float:
     """Decimals needed to write the number; a fraction with a small denominator counts as four and a half."""
     for decimals in range(7):
         if abs(value - round(value, decimals)) < 1e-12:
-            return decimals if decimals <= 4 or not _is_fraction(value) else 4.5
-    return 4.5 if _is_fraction(value) else 99.0
-
-
-def _is_fraction(value: float) -> bool:
-    return abs(float(Fraction(value).limit_denominator(64)) - value) < 1e-12
+            return decimals if decimals <= 4 or not is_small_fraction(value) else 4.5
+    return 4.5 if is_small_fraction(value) else 99.0
 
 
 def _evaluate(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from reconstruct.evidence import ModelEvidence, TensorEvidence
 from reconstruct.kernels.results import ReplayResult
-from reconstruct.pooling import affine
 from reconstruct.report.wording import unique
+from reconstruct.statistics.moments import affine
 
 if TYPE_CHECKING:
     import pandas as pd

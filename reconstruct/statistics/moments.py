@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLLINEAR", "LeastSquares", "Moments", "least_squares"]
+__all__ = ["COLLINEAR", "LeastSquares", "Moments", "affine", "least_squares"]
 
 #: Condition number of the deltas' correlation matrix above which coefficients cannot be told apart.
 COLLINEAR = 1e6
@@ -102,6 +102,11 @@ class LeastSquares:
     def collinear(self) -> bool:
         """Whether the coefficients cannot be told apart."""
         return not self.condition < COLLINEAR
+
+
+def affine(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of the deltas [..., K] -> coefficients of the sources [..., K+1], pivot first, which sum to one."""
+    return np.concatenate([1 - weights.sum(axis=-1, keepdims=True), weights], axis=-1)
 
 
 def least_squares(gram: NDArray[np.float64], count: int) -> LeastSquares:

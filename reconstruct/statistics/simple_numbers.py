@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-__all__ = ["decimals_between", "is_simple", "simplest"]
+__all__ = ["decimals_between", "is_simple", "is_small_fraction", "simplest"]
 
 
 def decimals_between(low: float, high: float, *, digits: int = 6, limit: int = 12) -> Iterator[float]:
@@ -51,8 +51,11 @@ def simplest(low: float, high: float, round_: Callable[[float], float] = float) 
     return found[:6] if near else [*found[:6], middle]
 
 
+def is_small_fraction(value: float) -> bool:
+    """Whether the number is a fraction with a denominator of at most 64."""
+    return abs(float(Fraction(value).limit_denominator(64)) - value) < 1e-12
+
+
 def is_simple(value: float) -> bool:
     """Whether the number has at most four decimals or is a fraction with a denominator of at most 64."""
-    if abs(value - round(value, 4)) < 1e-12:
-        return True
-    return abs(float(Fraction(value).limit_denominator(64)) - value) < 1e-12
+    return abs(value - round(value, 4)) < 1e-12 or is_small_fraction(value)

@@ -7,7 +7,8 @@ import pytest
 from support.cases import CODE, DOCS, dataset, trained_further
 from support.family import blend, load, save
 
-from reconstruct.replay.orientation import SUSPECT, material, orientations, pools, starting_points
+from reconstruct.evidence import SUSPECT
+from reconstruct.replay.orientation import material, orientations, pools, starting_points
 
 TRUTH = np.array([0.0, 0.565, 0.435])
 
