@@ -15,19 +15,33 @@ from numpy.typing import NDArray
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.results import PickResult, View, check_views
 
-__all__ = ["EVERY_HASH", "element_hash", "pick", "smallest_hashes"]
+__all__ = ["EVERY_HASH", "element_hash", "hash_key", "pick", "smallest_hashes"]
 
 #: The largest hash: every element may be taken.
 EVERY_HASH = 0xFFFFFFFF
 
 
+def hash_key(high: int, seed: int) -> int:
+    """What the 32 low bits of a position are combined with, from its high bits and the seed."""
+    return _mixed((seed * 0x9E3779B1 + high * 0x85EBCA77 + 0x165667B1) & EVERY_HASH)
+
+
+def _mixed(h: int) -> int:
+    """The finaliser of MurmurHash3: a bijection of 32 bits in which every input bit moves every output bit."""
+    h = ((h ^ (h >> 16)) * 0x85EBCA6B) & EVERY_HASH
+    h = ((h ^ (h >> 13)) * 0xC2B2AE35) & EVERY_HASH
+    return h ^ (h >> 16)
+
+
 def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
-    """A 32-bit mix (the finaliser of splitmix64) of position and seed: uint32 [same shape]."""
-    with np.errstate(over="ignore"):
-        z = index.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    """A 32-bit mix of position and seed: uint32 [same shape]. Multiplications of 32 bits: they vectorise anywhere."""
+    high = index >> 32
+    h = index.astype(np.uint32)
+    for part in np.unique(high):
+        h[high == part] ^= np.uint32(hash_key(int(part), seed))
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return np.asarray(h ^ (h >> np.uint32(16)), np.uint32)
 
 
 def smallest_hashes(index: NDArray[np.int64], size: int, seed: int) -> NDArray[np.intp]:

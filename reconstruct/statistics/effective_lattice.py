@@ -8,18 +8,21 @@ gaps: then the tensor must not testify by its histogram.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
+from reconstruct.kernels.intrinsics import float_to_bits
 from reconstruct.kernels.lattice import Lattice
 
 __all__ = ["EffectiveLattice", "effective_lattice"]
 
 _MOSTLY = 0.999  # share of elements that must lie on a coarser lattice
 _STRAY = 0.005  # share of the elements to which a smallest step matters that may be finer
+_SMALLEST = -149  # exponent of the smallest float32
 _GROUP = 128  # contiguous elements in which repeated values are counted
 
 
@@ -47,21 +50,17 @@ def effective_lattice(
     [columns, rows]: elements of a matrix along its first axis, where scales may run too.
     """
     nominal = Lattice.of_dtype(dtype)
-    flat = values[np.isfinite(values) & (values != 0)].ravel()
+    flat = values[np.isfinite(values) & (values != 0)]
     if len(flat) < 64:
         return EffectiveLattice(nominal, coarser=False, occupancy=1.0, repetition=1.0)
-    bits = flat.view(np.uint32)
-    fraction = (bits & 0x7FFFFF) | 0x800000
-    lowest = fraction & -fraction.astype(np.int64)
-    used = 23 - np.log2(lowest.astype(np.float64)).astype(int)
-    exponent = (bits >> 23).astype(int) & 0xFF
-    exponent = np.where(exponent == 0, -126, exponent - 127)
-    mantissa = min(int(np.quantile(used, _MOSTLY, method="higher")), nominal.mantissa)
-    step = int(np.quantile(exponent - used, 1 - _MOSTLY, method="lower"))
+    used, lowest, exponents = _digits(flat.view(np.uint32))
+    mantissa = min(_ranked(used, int(np.ceil(_MOSTLY * (len(flat) - 1)))), nominal.mantissa)
+    step = _ranked(lowest, int((1 - _MOSTLY) * (len(flat) - 1))) + _SMALLEST
     # A smallest step matters only if it is coarser than the floating spacing for more than stray elements, and it is
     # one only if these keep to it: of full-precision weights, too, the finest thousandth lies below all others.
-    below, finer = step > exponent - mantissa, step > exponent - used
-    quantum = step if below.mean() > 0.01 and finer.sum() <= _STRAY * below.sum() else nominal.quantum
+    below = exponents[: max(step + mantissa - _SMALLEST, 0)].sum()
+    finer = lowest[: max(step - _SMALLEST, 0)].sum()
+    quantum = step if below > 0.01 * len(flat) and finer <= _STRAY * below else nominal.quantum
     lattice = Lattice(mantissa, max(quantum, nominal.quantum))
     coarser = lattice.mantissa < nominal.mantissa or lattice.quantum > nominal.quantum
     length = values.shape[1] // _GROUP * _GROUP
@@ -71,30 +70,58 @@ def effective_lattice(
     return EffectiveLattice(lattice, coarser, _occupancy(flat, lattice), repetition)
 
 
+@njit(cache=True, nogil=True)
+def _digits(bits):  # type: ignore[no-untyped-def]
+    """Histograms over the bits of non-zero float32 numbers: mantissa bits in use, exponent of the last bit in use,
+    exponent of the first; exponents are counted from `_SMALLEST` upwards.
+    """
+    used, lowest, exponents = np.zeros(24, np.int64), np.zeros(280, np.int64), np.zeros(280, np.int64)
+    for b in bits:
+        exponent = max(np.int64((b >> 23) & 0xFF), 1) - 127 - _SMALLEST
+        fraction = np.int64(b & 0x7FFFFF) | 0x800000
+        # As a float its lowest bit is a power of two, whose exponent counts the zeros below it.
+        digits = 150 - np.int64(float_to_bits(np.float32(fraction & -fraction)) >> 23)
+        used[digits] += 1
+        lowest[exponent - digits] += 1
+        exponents[exponent] += 1
+    return used, lowest, exponents
+
+
+def _ranked(histogram: NDArray[np.int64], rank: int) -> int:
+    """The value at a rank of the sorted elements, from their histogram."""
+    return int(np.searchsorted(np.cumsum(histogram), rank, side="right"))
+
+
 def _occupancy(flat: NDArray[np.float32], lattice: Lattice) -> float:
     """Distinct magnitudes in the middle half of the distribution over those expected of a smooth density there."""
-    magnitude = np.abs(flat)
-    low, high = np.quantile(magnitude, [0.25, 0.75])
-    inside = magnitude[(magnitude >= low) & (magnitude <= high)]
+    magnitude = np.sort(np.abs(flat))
+    inside = magnitude[len(magnitude) // 4 : -(len(magnitude) // 4)]
+    low, high = float(inside[0]), float(inside[-1])
     edges = np.exp2(np.arange(np.floor(np.log2(low)), np.ceil(np.log2(high)) + 1))
     edges = np.unique(np.clip(np.r_[low, edges, high], low, high))
+    places = np.searchsorted(inside, edges)
     expected = 0.0
-    for begin, end in pairwise(edges):
+    for begin, end, found in zip(edges, edges[1:], np.diff(places), strict=False):
         points = max((end - begin) / float(lattice.spacing(np.array([begin]))[0]), 1e-9)
-        found = ((inside >= begin) & (inside < end)).sum()
         expected += points * -np.expm1(-found / points)
-    return float(len(np.unique(inside)) / max(expected, 1.0))
+    return float((1 + np.count_nonzero(inside[1:] != inside[:-1])) / max(expected, 1.0))
 
 
 def _repetition(groups: NDArray[np.float32], seed: int) -> float:
     """Distinct values in groups of neighbours [groups, size], relative to as many elements drawn from all of them."""
-    groups = groups[(groups != 0).mean(axis=1) > 0.5]
+    groups = groups[np.count_nonzero(groups, axis=1) > groups.shape[1] / 2]
     if len(groups) < 2:
         return 1.0
 
     def distinct(rows: NDArray[np.float32]) -> float:
         ordered = np.sort(rows, axis=1)
-        return float((ordered[:, 1:] != ordered[:, :-1]).sum(axis=1).mean() + 1)
+        return np.count_nonzero(ordered[:, 1:] != ordered[:, :-1]) / len(rows) + 1
 
-    shuffled = np.random.default_rng(seed).permutation(groups.ravel()).reshape(groups.shape)
+    shuffled = groups.ravel()[_permutation(groups.size, seed)].reshape(groups.shape)
     return distinct(groups) / distinct(shuffled)
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(size: int, seed: int) -> NDArray[np.intp]:
+    """The same for every tensor of a size: drawing it takes longer than using it."""
+    return np.random.default_rng(seed).permutation(size)

@@ -110,3 +110,13 @@ def test_models_of_unequal_length_are_refused_by_both() -> None:
     for module in (pick_processor, pick_reference):
         with pytest.raises(ValueError, match="cannot be compared"):
             module.pick(models, size=3, seed=0)
+
+
+@pytest.mark.parametrize("offset", [(1 << 32) - 1000, (1 << 33) - 4096, 1 << 32, 5 << 32])
+def test_positions_beyond_32_bits_are_samples_of_their_own(offset: int) -> None:
+    models = related(["BF16"] * 3, 9000)
+    found = pick_processor.pick(models, size=300, seed=3, offset=offset)
+    expected = pick_reference.pick(models, size=300, seed=3, offset=offset)
+    np.testing.assert_array_equal(found.index, expected.index)
+    below = pick_reference.pick(models, size=300, seed=3)
+    assert len(np.intersect1d(found.index - offset, below.index)) < 60

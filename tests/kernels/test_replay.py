@@ -185,7 +185,7 @@ def test_results_of_disjoint_parts_add_up_to_the_whole() -> None:
     whole = replay_processor.replay(models, vectors, divisors, DELTA, BF16)
     for name in ("total", "exact", "close", "inside_box", "novel", "steps"):
         np.testing.assert_array_equal(getattr(total, name), getattr(whole, name))
-    np.testing.assert_allclose(total.energy, whole.energy, rtol=1e-12)
+    np.testing.assert_allclose(total.energy, whole.energy, rtol=1e-7)  # chunks are summed in float32
 
 
 def test_differences_beyond_the_histogram_are_kept_at_its_ends() -> None:
