@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOAT8_TABLES", "FLOAT_FORMATS", "FloatFormat", "decode", "float_format"]
+__all__ = ["FLOAT8_TABLES", "FLOAT_FORMATS", "FloatFormat", "decode", "encode", "float_format"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,16 @@ def decode(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
         return FLOAT8_TABLES[dtype][bits.astype(np.intp)]
     with np.errstate(over="ignore", invalid="ignore"):  # infinities, and NaN whose quiet bit is not set
         return np.asarray(bits, dtype=FLOAT_FORMATS[dtype].storage).astype(np.float32)
+
+
+def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """float32 numbers that a 16-bit format or float32 holds exactly -> their bits in storage form [same shape].
+
+    Raises KeyError for other formats: decoding them is all that is needed.
+    """
+    values = np.ascontiguousarray(values)
+    if dtype == "BF16":
+        return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    if dtype == "F16":
+        return values.astype(np.float16).view(np.uint16)
+    return {"F32": values}[dtype]

@@ -7,7 +7,7 @@ x_0 is the pivot, x_1 ... x_K the other sources, c their coefficients, d a divis
     fused   fma(c_1, x_1, fma(c_0, x_0, 0)) ... / d                one rounding a source
     stack   r(r(sum r(r(c_j) x_j)) / r(d))                         the sum is accumulated in float32, rounded once
     task    r(x_0 + r(sum r(r(x_j - x_0) r(c_j))))                 likewise
-    lerp    x_0 + c_1 (x_1 - x_0) if c_1 < 1/2 else x_1 - (x_1 - x_0)(1 - c_1), fused; the first two sources
+    lerp    x_0 + c_1 (x_1 - x_0) if |c_1| < 1/2 else x_1 - (x_1 - x_0)(1 - c_1), fused; the first two sources
 
 The result is rounded to the suspect's lattice at the end. Sources with coefficient 0 take no part.
 """

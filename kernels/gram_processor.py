@@ -6,11 +6,12 @@ overflow; then (a damaged weight is enough) the sums are taken again in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from reconstruct.kernels import gram_reference
 from reconstruct.kernels.generate import CHUNK, compiled, decode_expression, finite_expression
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import GramResult, View, check_views
@@ -88,11 +89,16 @@ def _source(dtypes: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
+def _function(dtypes: tuple[str, ...]) -> Callable[..., Any]:
+    return compiled("gram", _source(dtypes))
+
+
 def gram(models: Sequence[View], lattice: Lattice) -> GramResult:
     """Moments of suspect, pivot and further sources, in this order; see `gram_reference`."""
     check_views(models)
     count = len(models)
-    function = compiled("gram", _source(tuple(m.dtype for m in models)))
+    function = _function(tuple(m.dtype for m in models))
     size = count
     pairs = [(i, j) for i in range(size) for j in range(i, size)]
     sums, counts = np.zeros(len(pairs) + 1), np.zeros(2 * count, np.int64)
@@ -110,6 +116,8 @@ def gram(models: Sequence[View], lattice: Lattice) -> GramResult:
 
 def _in_float64(models: Sequence[View], lattice: Lattice) -> GramResult:
     """The reference, block by block so that its float64 copies stay small."""
+    from reconstruct.kernels import gram_reference  # imports torch, which takes a second
+
     total = gram_reference.gram([View(m.bits[:_BLOCK], m.dtype) for m in models], lattice)
     for start in range(_BLOCK, len(models[0]), _BLOCK):
         total += gram_reference.gram([View(m.bits[start : start + _BLOCK], m.dtype) for m in models], lattice)

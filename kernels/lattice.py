@@ -33,9 +33,9 @@ class Lattice:
 
     def spacing(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distance to the next lattice number at x: float64 [same shape], > 0 also at 0."""
-        _, exponent = np.frexp(np.asarray(x, np.float64))
-        exponent = np.where(np.asarray(x) == 0, self.quantum, exponent - 1 - self.mantissa)
-        return np.ldexp(1.0, np.maximum(exponent, self.quantum))
+        bits = np.asarray(x, np.float64).view(np.int64)  # of which the exponent starts at bit 52, biased by 1023
+        exponent = np.maximum(((bits >> 52) & 0x7FF) - (1023 + self.mantissa), self.quantum)
+        return np.asarray((exponent + 1023) << 52).view(np.float64)
 
     def round(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """Nearest lattice number, ties to even: float32 [same shape]."""

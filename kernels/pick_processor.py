@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,10 +60,15 @@ def _source(dtypes: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
+def _function(dtypes: tuple[str, ...]) -> Callable[..., Any]:
+    return compiled("pick", _source(dtypes))
+
+
 def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:
     """Sample up to `size` informative elements; see `pick_reference`."""
     check_views(models)
-    function = compiled("pick", _source(tuple(m.dtype for m in models)))
+    function = _function(tuple(m.dtype for m in models))
     elements = len(models[0])
     # The threshold lets through a little more than asked for, so that one pass nearly always suffices.
     wanted = 1.2 * size + 6 * np.sqrt(size) + 50

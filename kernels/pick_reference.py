@@ -35,10 +35,13 @@ def _mixed(h: int) -> int:
 
 def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
     """A 32-bit mix of position and seed: uint32 [same shape]. Multiplications of 32 bits: they vectorise anywhere."""
-    high = index >> 32
     h = index.astype(np.uint32)
-    for part in np.unique(high):
-        h[high == part] ^= np.uint32(hash_key(int(part), seed))
+    if not len(index):
+        return h
+    low, top = int(index.min()) >> 32, int(index.max()) >> 32
+    for part in range(low, top + 1):
+        inside = slice(None) if low == top else index >> 32 == part
+        h[inside] ^= np.uint32(hash_key(part, seed))
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return np.asarray(h ^ (h >> np.uint32(16)), np.uint32)
@@ -46,11 +49,14 @@ def element_hash(index: NDArray[np.int64], seed: int) -> NDArray[np.uint32]:
 
 def smallest_hashes(index: NDArray[np.int64], size: int, seed: int) -> NDArray[np.intp]:
     """Where the `size` positions with the smallest hashes stand in `index`, in ascending order: int64 [<= size]."""
-    if len(index) <= size:
-        return np.arange(len(index))
+    if not 0 < size < len(index):
+        return np.arange(min(size, len(index)))
+    hashes = element_hash(index, seed)
+    last = np.partition(hashes, size - 1)[size - 1]
+    keep = hashes < last
     # Equal hashes are ordered by position, so that the choice does not depend on how a tensor was cut into blocks.
-    keys = (element_hash(index, seed).astype(np.uint64) << np.uint64(32)) | index.astype(np.uint32)
-    return np.sort(np.argpartition(keys, size)[:size])
+    keep[np.flatnonzero(hashes == last)[: size - np.count_nonzero(keep)]] = True
+    return np.flatnonzero(keep)
 
 
 def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:

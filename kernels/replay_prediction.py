@@ -43,5 +43,5 @@ def prediction_source(formula: Formula, sources: int, *, guarded: bool = True) -
         ]  # fmt: skip
     return [
         "gap = s1 - s0",
-        "raw = fma32(c1, gap, s0) if c1 < float32(0.5) else fma32(c1 - float32(1), gap, s1)",
+        "raw = fma32(c1, gap, s0) if abs(c1) < float32(0.5) else fma32(c1 - float32(1), gap, s1)",
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,11 @@ from reconstruct.kernels.replay_source import replay_source
 from reconstruct.kernels.results import STRATA, ReplayResult, View, check_replay
 
 __all__ = ["replay"]
+
+
+@functools.cache
+def _function(dtypes: tuple[str, ...], formula: Formula, mantissa: int | None) -> Callable[..., Any]:
+    return compiled("replay", replay_source(dtypes, formula, mantissa=mantissa))
 
 
 def replay(
@@ -28,9 +35,7 @@ def replay(
     # Numbers that lie on the suspect's lattice need not be rounded to it; a wild sum needs the careful loops.
     plain = all(_on_lattice(m.dtype, lattice) for m in models[1:]) and lattice.mantissa > 0
     plain &= bool(np.abs(coefficients).sum() < 64)
-    function = compiled(
-        "replay", replay_source(tuple(m.dtype for m in models), formula, mantissa=lattice.mantissa if plain else None)
-    )
+    function = _function(tuple(m.dtype for m in models), formula, lattice.mantissa if plain else None)
     result = ReplayResult.empty(len(coefficients))
     counts = np.zeros((len(coefficients), 5), np.int64)
     kind = np.dtype(np.float64 if formula.working == "float64" else np.float32)

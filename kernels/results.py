@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -37,8 +37,12 @@ class View:
     def __len__(self) -> int:
         return len(self.bits)
 
+    def first(self, count: int) -> View:
+        """The first `count` elements, in place."""
+        return View(self.bits[:count], self.dtype)
 
-def check_views(models: Sequence[View], *, at_least: int = 2) -> None:
+
+def check_views(models: Sequence[Sized], *, at_least: int = 2) -> None:
     """Raise ValueError unless there are enough models and all have as many elements: kernels check no bounds."""
     if len(models) < at_least:
         raise ValueError(f"{at_least} models are needed, {len(models)} given")
@@ -47,7 +51,7 @@ def check_views(models: Sequence[View], *, at_least: int = 2) -> None:
 
 
 def check_replay(
-    models: Sequence[View], coefficients: NDArray[np.float64], divisors: NDArray[np.float64], formula: Formula
+    models: Sequence[Sized], coefficients: NDArray[np.float64], divisors: NDArray[np.float64], formula: Formula
 ) -> None:
     """Raise ValueError unless models, coefficient vectors [V, sources] and divisors [V] fit together."""
     check_views(models)

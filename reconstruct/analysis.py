@@ -18,6 +18,7 @@ from reconstruct.hypotheses.base import misfit
 from reconstruct.hypotheses.pooled import fit_families
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
 from reconstruct.kernels.results import ReplayResult
+from reconstruct.parallel import parallel
 from reconstruct.pooling import limits, pool, pooled_bounds, sum_replays
 from reconstruct.recipe import Cell, Recipe
 from reconstruct.replay.arithmetic import ARITHMETICS
@@ -65,6 +66,7 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
     smooth = sum_replays(t.replay for t in votes if t.measurement.smooth_lattice)
     matrices = [t for t in tensors if t.measurement.is_matrix] or list(tensors)
     exact = found.exact is not None
+    block_weights = [_block_weights(data, i) for i in voting]
     return ModelEvidence(
         sources=data.sources,
         tensors=tensors,
@@ -93,15 +95,21 @@ def analyse(data: Dataset, progress: Callable[[int], None] | None = None) -> Mod
         overlap=_overlap(data, estimate),
         box=_mean([data.fits[i].box for i in voting]),
         controls=_controls(data, found, tensors),
-        agreement=_agreement(data),
-        block_agreement=_block_agreement(data),
+        agreement=_agreement(data, block_weights),
+        block_agreement=_block_agreement(data, block_weights),
         orientations=orientations(
             data,
             [t.coefficients for t in tensors],
             exact=_replays(total) and not _outside(estimate),
             search=_worth_turning(data, found, estimate),
         ),
-        lineage=tuple(lineage([data.measurements[i] for i in voting], j) for j in range(len(data.sources.names))),
+        lineage=tuple(
+            parallel(
+                lambda j: lineage([data.measurements[i] for i in voting], j),
+                range(len(data.sources.names)),
+                data.threads,
+            )
+        ),
         curve=_curve(data, found),
         exhaustive=data.full is not None,
         notes=_notes(data),
@@ -259,13 +267,13 @@ def _controls(data: Dataset, found: _Found, tensors: tuple[TensorEvidence, ...])
     if wrong.novel[0]:
         rates.append(float(wrong.novel_exact[0] / wrong.novel[0]))
     if len(data.sources.names) > 1:
-        moved = sum_replays(
-            replay_values(
-                decoy_values(data.measurements[i], data.seed + 1), data.measurements[i].lattice.lattice, data.kernels,
-                tensors[i].coefficients[None],
-            )
-            for i in voting
-        )  # fmt: skip
+
+        def moved_away(i: int) -> ReplayResult:
+            m = data.measurements[i]
+            values = decoy_values(m, data.seed + 1)
+            return replay_values(values, m.lattice.lattice, data.kernels, tensors[i].coefficients[None])
+
+        moved = sum_replays(parallel(moved_away, voting, data.threads))
         if moved.novel[0]:
             rates.append(float(moved.novel_exact[0] / moved.novel[0]))
     return Controls(
@@ -277,14 +285,13 @@ def _controls(data: Dataset, found: _Found, tensors: tuple[TensorEvidence, ...])
     )
 
 
-def _agreement(data: Dataset) -> tuple[Agreement, ...]:
+def _agreement(data: Dataset, block_weights: list[NDArray[np.float64]]) -> tuple[Agreement, ...]:
     """Over tensors, one a delta: interval fits, with the scatter between blocks of each tensor as their error."""
     fits = [data.fits[i] for i in data.voting]
     result = []
     for j in range(len(data.sources.names) - 1):
         estimates = np.array([f.interval[j] for f in fits])
-        errors = np.array([_block_error(data, i, j) for i in data.voting])
-        result.append(agreement(estimates, errors))
+        result.append(agreement(estimates, np.array([_block_error(weights[:, j]) for weights in block_weights])))
     return tuple(result)
 
 
@@ -295,21 +302,20 @@ def _block_weights(data: Dataset, position: int) -> NDArray[np.float64]:
     return np.array([least_squares(block, size).weights for block in m.moments.blocks])
 
 
-def _block_error(data: Dataset, position: int, source: int) -> float:
-    weights = _block_weights(data, position)[:, source]
+def _block_error(weights: NDArray[np.float64]) -> float:
     if len(weights) < 2:
         return float("nan")
     # Least squares is biased by rounding, by up to a few thousandths between blocks and tensors.
     return float(np.hypot(weights.std(ddof=1) / np.sqrt(len(weights)), 0.002))
 
 
-def _block_agreement(data: Dataset) -> tuple[float, ...]:
+def _block_agreement(data: Dataset, block_weights: list[NDArray[np.float64]]) -> tuple[float, ...]:
     """Median over tensors of the scatter between blocks, one a delta; NaN where no tensor has two blocks."""
     count = len(data.sources.names) - 1
-    several = [i for i in data.voting if len(data.measurements[i].moments.blocks) > 1]
+    several = [weights for weights in block_weights if len(weights) > 1]
     if not several:
-        return (float("nan"),) * count if data.voting else ()
-    return tuple(np.median([_block_weights(data, i).std(axis=0, ddof=1) for i in several], axis=0).tolist())
+        return (float("nan"),) * count if block_weights else ()
+    return tuple(np.median([weights.std(axis=0, ddof=1) for weights in several], axis=0).tolist())
 
 
 def _curve(data: Dataset, found: _Found) -> tuple[tuple[float, float, float], ...]:

@@ -11,11 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from threadpoolctl import threadpool_limits
+
 from reconstruct.analysis import analyse
 from reconstruct.checkpoints.alignment import Alignment, LeftOut, align
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.local import open_checkpoint
 from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_duplicates
+from reconstruct.engine.feed import Feeds
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
 from reconstruct.engine.store import STORE_SCHEMA, RunStore
 from reconstruct.errors import ConfigurationError, StoreError
@@ -148,6 +151,11 @@ def _kernels(name: str) -> Kernels:
         raise ConfigurationError(str(error), subject="compute.kernels") from None
 
 
+def _sample_kernels(name: str) -> Kernels:
+    """Samples are small and lie on the host: the processor searches them, so that no GPU is needed to look at a run."""
+    return _kernels("reference" if name == "reference" else "processor")
+
+
 def _run(
     store: RunStore, catalogs: list[Catalog], alignment: Alignment, threads: int, progress: Progress
 ) -> Reconstruction:
@@ -167,10 +175,12 @@ def _run(
     store.put("left_out", [asdict(item) for item in alignment.left_out])
     store.put("tensors", len(alignment.tensors))
     total = sum(info.end - info.begin for tensor in alignment.tensors for info in tensor.sources)
-    progress.phase("measuring", total)
-    measurements = measure_all(alignment.tensors, catalogs, plan, kernels, store, workers, progress.advance)
+    store.event("kernels", f"{kernels.name} ({kernels.reason})")
+    progress.phase(f"measuring ({kernels.name} kernels)", total)
+    feeds = Feeds(kernels, workers)
+    measurements = measure_all(alignment.tensors, catalogs, plan, kernels, store, feeds, workers, progress.advance)
     store.event("measured", f"{len(measurements)} tensors")
-    replay = JournaledReplay(alignment.tensors, catalogs, plan, kernels, store)
+    replay = JournaledReplay(alignment.tensors, catalogs, plan, kernels, store, feeds)
     sizes = {t.name: sum(i.end - i.begin for i in t.sources) // max(t.elements, 1) for t in alignment.tensors}
     progress.phase("fitting and replaying", total)
     widest = max(sizes.values(), default=0)
@@ -212,10 +222,10 @@ def _conclude(
     workers = ComputeConfig(threads).workers
     distinct, remaining = without_duplicates(measurements, table)
     seed = int(config["sampling"]["seed"])
-    data = Dataset(
-        remaining, distinct, fit_all(distinct, chosen, workers, seed), _kernels(config["kernels"]), chosen, workers,
-        seed, full,
-    )  # fmt: skip
-    evidence = analyse(data, advance)
+    # Our threads work on tensors of their own; threads of the linear algebra beneath them would only wait for these.
+    with threadpool_limits(1, user_api="blas"):
+        fits = fit_all(distinct, chosen, workers, seed)
+        data = Dataset(remaining, distinct, fits, _sample_kernels(config["kernels"]), chosen, workers, seed, full)
+        evidence = analyse(data, advance)
     left_out = tuple(LeftOut(**item) for item in store.get("left_out") or [])
     return Reconstruction(config["models"][0], evidence, decide(evidence), left_out, store.folder)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.evidence import SUSPECT, Measurement, SourceTable, TensorFit
-from reconstruct.fitting import fit_tensor, with_roles
+from reconstruct.fitting import fit_tensor, thinned, with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
@@ -62,7 +62,7 @@ class Dataset:
     ) -> ReplayResult:
         """Replay the sample of one tensor; `coefficients` are in the order of `order`."""
         m = self.measurements[position]
-        values = m.values[:, :: max(1, m.values.shape[1] // limit)] if limit else m.values
+        values = thinned(m.values, limit) if limit else m.values
         return replay_values(values, m.lattice.lattice, self.kernels, coefficients, formula, divisors, order)
 
     def replay(

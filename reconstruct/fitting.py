@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from reconstruct.evidence import Measurement, TensorFit
 from reconstruct.hypotheses.slerp import COSINE_ERROR, LINEAR_BRANCH, Slerp, slerp_interval, slerp_sensitivity
 from reconstruct.statistics.moments import least_squares
+from reconstruct.statistics.permutation import permutation
 from reconstruct.statistics.rounding import FINE_MANTISSA, TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
-__all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "with_roles"]
+__all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "thinned", "with_roles"]
 
 _NEWTON_ROWS = 4096
 _CERTIFIED_ROWS = 16_384
@@ -42,6 +43,11 @@ def with_roles(measurement: Measurement, roles: tuple[int, ...], limit: int | No
         index=measurement.index[index],
         values=np.ascontiguousarray(values[:, index]),
     )
+
+
+def thinned(values: NDArray[np.float32], limit: int) -> NDArray[np.float32]:
+    """At most about `limit` of the sampled elements [models, n], evenly spread."""
+    return values[:, :: max(1, values.shape[1] // limit)]
 
 
 def rows_for(measurement: Measurement) -> Rows:
@@ -80,32 +86,33 @@ def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 
     solution = least_squares(measurement.moments.gram, measurement.moments.count)
     if len(measurement.lattices) < 3:  # one source alone: there is no delta to fit
         return TensorFit(solution, solution.weights, None, {}, 0.0, 0.0, 0.0)
-    rows = rows_for(measurement)
+    values = thinned(measurement.values, _CERTIFIED_ROWS)
+    lattice = measurement.lattice.lattice
+    rows = rows_of(values, lattice)
     interval = fit_rows(rows, solution.weights)
     usable = len(rows) >= 50
-    affine = (
-        best_certificate(rows.thinned(_CERTIFIED_ROWS), interval) if usable and set(families) != {"slerp"} else None
-    )
-    slerp = _slerp_certificates(measurement) if usable and "slerp" in families else {}
-    order = np.random.default_rng(seed).permutation(len(rows))
+    affine = best_certificate(rows, interval) if usable and set(families) != {"slerp"} else None
+    slerp = _slerp_certificates(measurement, values) if usable and "slerp" in families else {}
+    order = permutation(len(rows), seed)
     decoys = Rows(rows.X[order], rows.Y, rows.slack, rows.reach)
+    largest = lattice.spacing(np.abs(values).max(axis=0)) / lattice.spacing(values[0])
     return TensorFit(
         solution, interval, affine, slerp,
-        _box(measurement, rows, interval), _box(measurement, decoys, fit_rows(decoys)), _explained(decoys),
+        _box(rows, largest, interval), _box(decoys, largest, fit_rows(decoys)), _explained(decoys),
     )  # fmt: skip
 
 
-def _box(measurement: Measurement, rows: Rows, weights: NDArray[np.float64]) -> float:
+def _box(rows: Rows, largest: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     """Share of elements within (1/2 + 1/2 sum |c|) spacings, those of the largest number involved."""
     if not len(rows):
         return 0.0
-    lattice = measurement.lattice.lattice
-    largest = lattice.spacing(np.abs(measurement.values).max(axis=0)) / lattice.spacing(measurement.values[0])
     total = abs(1 - weights.sum()) + np.abs(weights).sum()
     return float((np.abs(rows.X @ weights - rows.Y) <= (0.5 + 0.5 * total + 1e-3) * largest + rows.slack).mean())
 
 
-def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple[float, float]]:
+def _slerp_certificates(
+    measurement: Measurement, values: NDArray[np.float32]
+) -> dict[tuple[int, int], tuple[float, float]]:
     """Certified t for every pair of sources in slerp's own branch (the other one is affine)."""
     found = {}
     sources = len(measurement.lattices) - 1
@@ -118,16 +125,15 @@ def _slerp_certificates(measurement: Measurement) -> dict[tuple[int, int], tuple
         fit = Slerp(first, second).fit(measurement.moments, tuple(str(i) for i in range(sources)))
         if fit is None:
             continue
-        step = max(1, measurement.values.shape[1] // _CERTIFIED_ROWS)
-        values = measurement.values[[0, first + 1, second + 1], ::step]
-        unit = lattice.spacing(np.abs(values).max(axis=0) if fine else values[0])
+        chosen = values[[0, first + 1, second + 1]]
+        unit = lattice.spacing(np.abs(chosen).max(axis=0) if fine else chosen[0])
         # Programs compute slerp in float32 whatever the storage: the first tolerance is the only one that applies.
         tolerance = TOLERANCES[0].constant
         if fine:  # the program's own cosine moves the coefficients, by so many units of 2^-24
             tolerance += 2.0 + 2.0**24 * COSINE_ERROR * float(
                 np.abs(slerp_sensitivity(fit.parameters["t"], cosine)).sum()
             )
-        bounds = slerp_interval(values, unit, cosine, fit.parameters["t"], tolerance)
+        bounds = slerp_interval(chosen, unit, cosine, fit.parameters["t"], tolerance)
         if bounds is not None:
             found[first, second] = bounds
     return found
@@ -138,5 +144,6 @@ def _explained(rows: Rows) -> float:
     total = float(rows.Y @ rows.Y)
     if len(rows) < 4 * rows.X.shape[1] or total == 0:
         return 0.0
-    w = np.linalg.lstsq(rows.X, rows.Y, rcond=None)[0]
-    return 1 - float(((rows.X @ w - rows.Y) ** 2).sum()) / total
+    gradient = rows.X.T @ rows.Y
+    w = np.linalg.lstsq(rows.X.T @ rows.X, gradient, rcond=None)[0]
+    return float(w @ gradient) / total

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 FAMILIES = ("linear", "slerp", "task_arithmetic")
-_KERNELS = ("auto", "processor", "reference")
+_KERNELS = ("auto", "triton", "processor", "reference")
 _ENGINES = ("local",)
 _FORMATS = ("png", "svg")
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ class HypothesesConfig:
 
 @dataclass
 class ComputeConfig:
-    """`threads`: 0 for one a processor core; `kernels`: auto, processor or reference."""
+    """`threads`: 0 for one a processor core; `kernels`: auto, triton, processor or reference."""
 
     threads: int = 0
     kernels: str = "auto"

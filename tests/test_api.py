@@ -16,7 +16,7 @@ from support.family import BASE, CODE, CODE_SEED2, DOCS, load, save
 
 import reconstruct
 from reconstruct.engine import local
-from reconstruct.engine.store import RunStore
+from reconstruct.engine.store import STORE_SCHEMA, RunStore
 from reconstruct.errors import ConfigurationError, IncompleteRunError, NonFiniteError, StoreError
 from reconstruct.report.result import to_json
 
@@ -88,7 +88,7 @@ def test_a_model_that_changed_since_the_run_began_is_noticed(tmp_path):
 
 def test_an_unfinished_run_cannot_be_reported(tmp_path):
     with RunStore.create(tmp_path) as store:
-        store.put("schema", 1)
+        store.put("schema", STORE_SCHEMA)
     with pytest.raises(StoreError, match=r"not finished.*resume"):
         reconstruct.load_run(tmp_path)
 

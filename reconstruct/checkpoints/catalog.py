@@ -40,6 +40,10 @@ class ByteSource(Protocol):
         """Elements [start, stop) of the flattened tensor in storage form (see `dtypes`), 1-D, read-only."""
         ...
 
+    def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Elements [start, stop) will be read soon."""
+        ...
+
     def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Let go of the memory behind elements [start, stop)."""
         ...

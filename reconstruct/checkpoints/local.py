@@ -48,13 +48,20 @@ class MappedFiles:
             return np.frombuffer(raw, storage)
         return np.frombuffer(self._map(tensor.shard), storage, stop - start, offset)
 
+    def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Have the kernel read these pages while others are worked on."""
+        self._advise("MADV_WILLNEED", tensor, start, stop)
+
     def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Tell the kernel that these pages are no longer needed, so that resident memory stays flat."""
+        self._advise("MADV_DONTNEED", tensor, start, stop)
+
+    def _advise(self, advice: str, tensor: TensorInfo, start: int, stop: int) -> None:
         size = np.dtype(FLOAT_FORMATS[tensor.dtype].storage).itemsize
         first = (tensor.begin + start * size) // mmap.PAGESIZE * mmap.PAGESIZE
         length = tensor.begin + stop * size - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            self._map(tensor.shard).madvise(mmap.MADV_DONTNEED, first, length)
+        if length > 0 and hasattr(mmap, advice):
+            self._map(tensor.shard).madvise(getattr(mmap, advice), first, length)
 
 
 def open_checkpoint(given: str) -> Catalog:

@@ -38,6 +38,9 @@ class LoadedTensors:
         array: NDArray[np.generic] = (flat.view(carrier) if carrier is not None else flat).numpy()
         return array
 
+    def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Nothing to do: the tensors are in memory."""
+
     def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Nothing to do: torch owns the mapping."""
 

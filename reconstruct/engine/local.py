@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.engine.feed import Feeds
 from reconstruct.engine.measure import measure, replay_tensor
 from reconstruct.engine.store import RunStore, replay_key
 from reconstruct.errors import IncompleteRunError, ReconstructError, StoreError
@@ -30,6 +31,7 @@ def measure_all(
     plan: SamplingPlan,
     kernels: Kernels,
     store: RunStore,
+    feeds: Feeds,
     threads: int,
     advance: Callable[[int], None],
 ) -> tuple[Measurement, ...]:
@@ -55,6 +57,10 @@ def measure_all(
                 store.event("failed", failures[-1])
             advance(_bytes(tensors[position]))
 
+    def unit(tensor: AlignedTensor) -> Measurement:
+        with feeds.borrow() as feed, feed.open(tensor, catalogs, plan) as resident:
+            return measure(tensor, catalogs, resident, plan, kernels, size)
+
     pool = ThreadPoolExecutor(threads)
     try:
         for position, tensor in enumerate(tensors):
@@ -63,7 +69,7 @@ def measure_all(
                 continue
             if len(pending) >= 2 * threads:
                 collect(wait(pending, return_when=FIRST_COMPLETED).done)
-            pending[pool.submit(measure, tensor, catalogs, plan, kernels, size)] = position
+            pending[pool.submit(unit, tensor)] = position
         while pending:
             collect(wait(pending, return_when=FIRST_COMPLETED).done)
     finally:
@@ -90,10 +96,10 @@ class JournaledReplay:
 
     def __init__(
         self, tensors: Sequence[AlignedTensor], catalogs: Sequence[Catalog], plan: SamplingPlan, kernels: Kernels,
-        store: RunStore,
+        store: RunStore, feeds: Feeds,
     ) -> None:  # fmt: skip
         self._tensors = {tensor.name: tensor for tensor in tensors}
-        self._catalogs, self._plan, self._kernels, self._store = catalogs, plan, kernels, store
+        self._catalogs, self._plan, self._kernels, self._store, self._feeds = catalogs, plan, kernels, store, feeds
 
     def __call__(
         self,
@@ -107,10 +113,11 @@ class JournaledReplay:
         key = replay_key(measurement.name, models, coefficients, divisors, formula)
         found = self._store.load_replay(key)
         if found is None:
-            found = replay_tensor(
-                self._tensors[measurement.name], self._catalogs, self._plan, self._kernels,
-                measurement.lattice.lattice, models, coefficients, divisors, formula,
-            )  # fmt: skip
+            tensor = self._tensors[measurement.name]
+            with self._feeds.borrow() as feed, feed.open(tensor, self._catalogs, self._plan) as resident:
+                found = replay_tensor(
+                    resident, self._kernels, measurement.lattice.lattice, models, coefficients, divisors, formula
+                )
             self._store.save_replay(key, measurement.name, found)
         return found
 

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.engine.element_sample import ElementSample
+from reconstruct.engine.feed import Resident
 from reconstruct.errors import NonFiniteError
 from reconstruct.evidence import Measurement
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
-from reconstruct.kernels.pick_reference import EVERY_HASH, element_hash, smallest_hashes
-from reconstruct.kernels.results import ReplayResult, View
+from reconstruct.kernels.results import GramResult, ReplayResult
 from reconstruct.kernels.select import Kernels
 from reconstruct.sampling import SamplingPlan
 from reconstruct.statistics.effective_lattice import effective_lattice
@@ -28,47 +29,44 @@ _COLUMNS, _COLUMN_ROWS = 32, 512  # and elements along the first axis, where sca
 
 
 def measure(
-    tensor: AlignedTensor, catalogs: Sequence[Catalog], plan: SamplingPlan, kernels: Kernels, sample_size: int
+    tensor: AlignedTensor,
+    catalogs: Sequence[Catalog],
+    resident: Resident,
+    plan: SamplingPlan,
+    kernels: Kernels,
+    sample_size: int,
 ) -> Measurement:
-    """Read every element once (twice where few are informative). Raises NonFiniteError."""
+    """Read every element once (twice where informative ones are unevenly spread). Raises NonFiniteError."""
     dtypes = tuple(info.dtype for info in tensor.sources)
     lattices = tuple(
         effective_lattice(_runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model))
         for model, catalog in enumerate(catalogs)
     )
-    moments: Moments | None = None
-    chosen = np.empty(0, np.int64)
-    picked: NDArray[np.float32] = np.empty((len(catalogs), 0), np.float32)
-    informative, below = 0, EVERY_HASH
-    for start, stop in plan.blocks(tensor.elements):
-        views = _views(tensor, catalogs, start, stop)
-        result = kernels.gram(views, lattices[0].lattice)
-        _refuse_nonfinite(tensor, catalogs, result.nonfinite)
-        part = Moments(result.count, result.gram, result.rounding_energy, result.identical, result.gram[None])
-        moments = part if moments is None else moments + part
-        found = kernels.pick(views, size=sample_size, seed=plan.seed, offset=start, below=below)
-        informative += found.informative
-        local = found.index - start
-        chosen = np.concatenate([chosen, found.index])
-        gathered = np.stack([decode(view.bits[local], view.dtype) for view in views])
-        picked = np.concatenate([picked, gathered], axis=1)
-        keep = smallest_hashes(chosen, sample_size, plan.seed)
-        chosen, picked = chosen[keep], picked[:, keep]
-        if len(chosen) == sample_size:
-            below = int(element_hash(chosen, plan.seed).max())
-        del views
-        _release(tensor, catalogs, start, stop)
-    assert moments is not None
+    sample = ElementSample(tensor.elements, sample_size, plan.seed, kernels)
+    parts: list[GramResult] = []
+    for block in resident.blocks():
+        parts.append(kernels.gram(block.views, lattices[0].lattice))
+        _refuse_nonfinite(tensor, catalogs, parts[-1].nonfinite)
+        sample.take(block)
+    if sample.short:
+        sample.restart()
+        for block in resident.blocks():
+            sample.take(block)
+    index, values = sample.chosen()
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    moments = Moments(
+        total.count, total.gram, total.rounding_energy, total.identical, _few_blocks([p.gram for p in parts])
+    )
     return Measurement(
-        tensor.name, tensor.module, tensor.shape, tensor.is_matrix, dtypes, tensor.notes,
-        _few_blocks(moments), lattices, informative, chosen, picked,
+        tensor.name, tensor.module, tensor.shape, tensor.is_matrix, dtypes, tensor.notes, moments, lattices,
+        sample.informative, index, values,
     )  # fmt: skip
 
 
 def replay_tensor(
-    tensor: AlignedTensor,
-    catalogs: Sequence[Catalog],
-    plan: SamplingPlan,
+    resident: Resident,
     kernels: Kernels,
     lattice: Lattice,
     order: Sequence[int],
@@ -78,33 +76,16 @@ def replay_tensor(
 ) -> ReplayResult:
     """Replay every element. `order`: positions of suspect and sources as the formula takes them."""
     total = ReplayResult.empty(len(coefficients))
-    for start, stop in plan.blocks(tensor.elements):
-        views = _views(tensor, catalogs, start, stop)
-        total = total + kernels.replay([views[i] for i in order], coefficients, divisors, formula, lattice)
-        del views
-        _release(tensor, catalogs, start, stop)
+    for block in resident.blocks():
+        total = total + kernels.replay([block.views[i] for i in order], coefficients, divisors, formula, lattice)
     return total
-
-
-def _views(tensor: AlignedTensor, catalogs: Sequence[Catalog], start: int, stop: int) -> list[View]:
-    return [
-        View(catalog.source.read(info, start, stop), info.dtype)
-        for info, catalog in zip(tensor.sources, catalogs, strict=True)
-    ]
-
-
-def _release(tensor: AlignedTensor, catalogs: Sequence[Catalog], start: int, stop: int) -> None:
-    for info, catalog in zip(tensor.sources, catalogs, strict=True):
-        catalog.source.release(info, start, stop)
 
 
 def _runs(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.float32]:
     """Evenly spread contiguous runs of one model's tensor: float32 [runs, length]."""
-    info = tensor.sources[model]
     length = min(_RUN_LENGTH, tensor.elements)
     starts = np.unique(np.linspace(0, tensor.elements - length, _RUNS).astype(int))
-    rows = [decode(catalog.source.read(info, int(s), int(s) + length), info.dtype) for s in starts]
-    return np.stack(rows)
+    return _gathered(tensor, catalog, model, starts, length)
 
 
 def _columns(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.float32] | None:
@@ -113,11 +94,19 @@ def _columns(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.
         return None
     width = tensor.elements // tensor.shape[0]
     columns = min(_COLUMNS, width)
-    begin = (width - columns) // 2
     rows = np.unique(np.linspace(0, tensor.shape[0] - 1, _COLUMN_ROWS).astype(int))
+    found = _gathered(tensor, catalog, model, rows * width + (width - columns) // 2, columns)
+    return np.ascontiguousarray(found.T)
+
+
+def _gathered(
+    tensor: AlignedTensor, catalog: Catalog, model: int, starts: NDArray[np.int_], length: int
+) -> NDArray[np.float32]:
+    """Runs of `length` elements from each of the ascending `starts`: float32 [runs, length]."""
     info = tensor.sources[model]
-    parts = [catalog.source.read(info, int(r) * width + begin, int(r) * width + begin + columns) for r in rows]
-    return np.ascontiguousarray(decode(np.stack(parts), info.dtype).T)
+    first, last = int(starts[0]), int(starts[-1]) + length
+    span = catalog.source.read(info, first, last)
+    return decode(span[(starts - first)[:, None] + np.arange(length)], info.dtype)
 
 
 def _refuse_nonfinite(tensor: AlignedTensor, catalogs: Sequence[Catalog], nonfinite: NDArray[np.int64]) -> None:
@@ -130,12 +119,7 @@ def _refuse_nonfinite(tensor: AlignedTensor, catalogs: Sequence[Catalog], nonfin
             )
 
 
-def _few_blocks(moments: Moments, limit: int = 8) -> Moments:
-    """Merge neighbouring blocks until at most `limit` are left."""
-    if len(moments.blocks) <= limit:
-        return moments
-    groups = np.array_split(moments.blocks, limit)
-    return Moments(
-        moments.count, moments.gram, moments.rounding_energy, moments.identical,
-        np.stack([g.sum(axis=0) for g in groups]),
-    )  # fmt: skip
+def _few_blocks(grams: list[NDArray[np.float64]], limit: int = 8) -> NDArray[np.float64]:
+    """Sums of products by contiguous parts [parts, K+2, K+2]; neighbouring blocks are merged until few are left."""
+    groups = np.array_split(np.stack(grams), min(limit, len(grams)))
+    return np.stack([group.sum(axis=0) for group in groups])

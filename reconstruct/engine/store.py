@@ -7,13 +7,12 @@
     replay    results of replays over all elements, by the digest of what was replayed
     event     what happened when
 
-Arrays are .npy streams, never pickles: a run folder can be handed on and opened without running anybody's code.
+Arrays are safetensors, never pickles: a run folder can be handed on and opened without running anybody's code.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sqlite3
 import threading
@@ -26,10 +25,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from reconstruct.checkpoints.module_names import ModuleName
 from reconstruct.errors import StoreError
 from reconstruct.evidence import Measurement
+from reconstruct.kernels.formats import decode, encode
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import ReplayResult
@@ -38,7 +40,7 @@ from reconstruct.statistics.moments import Moments
 
 __all__ = ["STORE_FILE", "STORE_SCHEMA", "RunStore", "replay_key"]
 
-STORE_SCHEMA = 1
+STORE_SCHEMA = 2
 STORE_FILE = "run.sqlite"
 _TABLES = """
 create table if not exists run (key text primary key, value text not null);
@@ -153,7 +155,7 @@ class RunStore:
         self._write(
             ("insert or replace into tensor values (?, ?, ?)", (position, m.name, json.dumps(facts))),
             ("insert or replace into moments values (?, ?)", (position, _pack(moments))),
-            ("insert or replace into sample values (?, ?)", (position, _pack({"index": m.index, "values": m.values}))),
+            ("insert or replace into sample values (?, ?)", (position, _pack(_compact(m)))),
         )
 
     def measured(self) -> dict[int, str]:
@@ -169,15 +171,16 @@ class RunStore:
         )
         if not rows:
             raise StoreError(f"tensor {position} is missing", subject=str(self.folder), remedy="Resume the run")
-        facts, sums, sample = json.loads(rows[0][0]), _unpack(rows[0][1]), _unpack(rows[0][2])
+        facts, sums, sample = json.loads(rows[0][0]), self._unpack(rows[0][1]), self._unpack(rows[0][2])
+        kept = [_kept_as(dtype) for dtype in facts["dtypes"]]
         lattices = tuple(
             EffectiveLattice(**(item | {"lattice": Lattice(**item["lattice"])})) for item in facts["lattices"]
         )
         moments = Moments(facts["count"], sums["gram"], facts["rounding_energy"], sums["identical"], sums["blocks"])
         return Measurement(
             facts["name"], ModuleName(**facts["module"]), tuple(facts["shape"]), facts["is_matrix"],
-            tuple(facts["dtypes"]), tuple(facts["notes"]), moments, lattices, facts["informative"], sample["index"],
-            sample["values"],
+            tuple(facts["dtypes"]), tuple(facts["notes"]), moments, lattices, facts["informative"],
+            sample["index"].astype(np.int64), np.stack([decode(sample[f"model {i}"], d) for i, d in enumerate(kept)]),
         )  # fmt: skip
 
     def save_replay(self, key: str, tensor: str, result: ReplayResult) -> None:
@@ -188,15 +191,29 @@ class RunStore:
     def load_replay(self, key: str) -> ReplayResult | None:
         """The replay with this key, if it was done."""
         rows = self._read("select arrays from replay where key = ?", (key,))
-        return ReplayResult(**_unpack(rows[0][0])) if rows else None
+        return ReplayResult(**self._unpack(rows[0][0])) if rows else None
+
+    def _unpack(self, blob: bytes) -> dict[str, NDArray[Any]]:
+        try:
+            arrays: dict[str, NDArray[Any]] = load(blob)
+        except SafetensorError as error:
+            raise StoreError(f"damaged arrays ({error})", subject=str(self.folder), remedy="Start a new run") from None
+        return arrays
+
+
+def _kept_as(dtype: str) -> str:
+    """The dtype that holds a model's sampled values without loss in the fewest bytes."""
+    return dtype if dtype in {"BF16", "F16"} else "F32"
+
+
+def _compact(m: Measurement) -> dict[str, NDArray[Any]]:
+    """Positions, and each model's values in as many bits as they need."""
+    narrow = not len(m.index) or int(m.index[-1]) < 1 << 32
+    arrays: dict[str, NDArray[Any]] = {"index": m.index.astype(np.uint32) if narrow else m.index}
+    for model, dtype in enumerate(m.dtypes):
+        arrays[f"model {model}"] = encode(m.values[model], _kept_as(dtype))
+    return arrays
 
 
 def _pack(arrays: dict[str, NDArray[Any]]) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-    return stream.getvalue()
-
-
-def _unpack(blob: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

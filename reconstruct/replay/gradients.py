@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 from reconstruct.recipe import Cell
 from reconstruct.statistics.simple_numbers import decimals_between
@@ -63,6 +62,8 @@ def _points(
     """Simple numbers p with low <= hats @ p <= high, one after the other; None if there are none."""
     size = hats.shape[1]
     bounds: list[tuple[float, float]] = [(-1e3, 1e3)] * size
+    from scipy.optimize import linprog  # takes a quarter of a second to import, and few merges have gradients
+
     for i in range(size):
         reach = []
         for sign in (1.0, -1.0):

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
+from reconstruct.fitting import thinned
 from reconstruct.hypotheses.slerp import COSINE_ERROR, slerp_sensitivity
+from reconstruct.kernels.exact_hits import exact_hits
 from reconstruct.parallel import parallel
 from reconstruct.recipe import Recipe
-from reconstruct.replay.samples import exact_hits
 from reconstruct.replay.variants import Variant
 
 __all__ = ["with_last_bits"]
@@ -52,7 +53,7 @@ def _nearest(data: Dataset, position: int, recipe: Recipe, variant: Variant) -> 
     centre = recipe.coefficients(m.name, m.moments)
     assert recipe.pair is not None
     first, second = recipe.pair
-    values = m.values[:, :: max(1, m.values.shape[1] // _SAMPLE)]
+    values = thinned(m.values, _SAMPLE)
     pair = centre[[first, second]].astype(np.float32)
     ulp = np.spacing(np.abs(pair)).astype(np.float64)
     direction = slerp_sensitivity(recipe.cell(m.name).parameters[0], m.moments.cosine(first, second)) / ulp

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from reconstruct.evidence import Measurement
 from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA
@@ -20,11 +21,20 @@ def lineage(measurements: Sequence[Measurement], source: int) -> Spike:
     """Histogram of suspect minus source, over samples of these tensors -> Spike at the source."""
     steps = np.zeros(2 * MAXIMUM_STEPS + 1, np.int64)
     for m in measurements:
-        values = m.values.astype(np.float64)
-        own, others = values[1 + source], np.delete(values[1:], source, axis=0)
-        unit = m.lattice.lattice.spacing(own)
-        far = (np.abs(own - others) >= STRATA[DECISIVE] * unit).all(axis=0) if len(others) else np.ones(len(own), bool)
-        distance = np.rint((values[0] - own) / unit)[far]
-        clipped = np.clip(distance, -MAXIMUM_STEPS, MAXIMUM_STEPS).astype(np.int64) + MAXIMUM_STEPS
-        steps += np.bincount(clipped, minlength=len(steps))
+        unit = m.lattice.lattice.spacing(m.values[1 + source])
+        _count(m.values, 1 + source, unit, STRATA[DECISIVE], steps)
     return spike(steps, STRATA[DECISIVE])
+
+
+@njit(cache=True, nogil=True)
+def _count(values, own, unit, distance, steps):  # type: ignore[no-untyped-def]
+    """Add to `steps` the elements of `values` [models, n] in which model `own` stands apart from other sources."""
+    middle = len(steps) // 2
+    for i in range(values.shape[1]):
+        least = np.inf
+        for j in range(1, values.shape[0]):
+            if j != own:
+                least = min(least, abs(np.float64(values[own, i]) - np.float64(values[j, i])))
+        if least >= distance * unit[i]:
+            step = np.rint((np.float64(values[0, i]) - np.float64(values[own, i])) / unit[i])
+            steps[int(min(max(step, -middle), middle)) + middle] += 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
 from reconstruct.evidence import SUSPECT, Measurement, OrientationEvidence
-from reconstruct.fitting import with_roles
+from reconstruct.fitting import thinned, with_roles
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.replay.consensus import Pool, search_consensus
@@ -98,7 +98,7 @@ def _solved(
         vector = np.array([-equation[m] / equation[target] for m in roles[1:]])
         turned = with_roles(data.measurements[i], roles, _SAMPLE) if target else data.measurements[i]
         used.append(vector)
-        values = turned.values[:, :: max(1, turned.values.shape[1] // _SAMPLE)]
+        values = thinned(turned.values, _SAMPLE)
         part = replay_values(values, turned.lattice.lattice, data.kernels, vector[None], SUM)
         total = total + part
         boxes.append(float(part.inside_box[0]) / max(int(part.total[0]), 1))

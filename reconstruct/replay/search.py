@@ -7,21 +7,23 @@ arithmetic; what reproduces most elements is the recipe.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
-from reconstruct.fitting import best_certificate, rows_for
+from reconstruct.fitting import best_certificate, rows_for, thinned
 from reconstruct.hypotheses.slerp import LINEAR_BRANCH
+from reconstruct.kernels.exact_hits import exact_hits
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.gradients import on_gradients
 from reconstruct.replay.last_bits import with_last_bits
-from reconstruct.replay.samples import exact_hits
 from reconstruct.replay.variants import Variant, in_program_form, variants_of
 from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import is_small_fraction, simplest
@@ -273,25 +275,24 @@ def _evaluate(
     sample: int = _CELL_SAMPLE,
 ) -> tuple[float, dict[tuple[str, ...], tuple[float, ...]]]:
     """Share of sampled elements reproduced with each cell's best candidate, and these candidates."""
+    formula, order = variant.arithmetic.formula, variant.order
+
+    def hits_in(position: int, options: Sequence[tuple[float, ...]], limit: int) -> tuple[NDArray[np.int64], int]:
+        m = data.measurements[position]
+        forms = [in_program_form(recipe.evaluate(parameters, m.moments), variant) for parameters in options]
+        vectors, divisors = np.array([v for v, _ in forms]), np.array([d for _, d in forms])
+        values = thinned(m.values, limit)
+        return exact_hits(values, m.lattice.lattice, vectors, divisors, formula, order), values.shape[1]
+
     exact = total = 0
     chosen = {}
     for key, options in candidates.items():
         limit = max(500, sample // len(members[key]))
-        hits = np.zeros(len(options), np.int64)
-        for i in members[key]:
-            vectors, divisors = [], []
-            for parameters in options:
-                full = recipe.evaluate(parameters, data.measurements[i].moments)
-                vector, divisor = in_program_form(full, variant)
-                vectors.append(vector)
-                divisors.append(divisor)
-            m = data.measurements[i]
-            values = m.values[:, :: max(1, m.values.shape[1] // limit)]
-            hits += exact_hits(
-                values, m.lattice.lattice, np.array(vectors), np.array(divisors), variant.arithmetic.formula,
-                variant.order,
-            )  # fmt: skip
-            total += values.shape[1]
+        # A few hundred elements are counted before a second thread has begun.
+        threads = data.threads if limit > 5000 else 1
+        found = parallel(functools.partial(hits_in, options=options, limit=limit), members[key], threads)
+        hits = np.sum([counts for counts, _ in found], axis=0)
+        total += sum(size for _, size in found)
         best = int(hits.max())
         first = int(np.flatnonzero(hits >= best - max(1, int(2e-4 * best)))[0])
         chosen[key] = options[first]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 __all__ = ["Agreement", "agreement"]
 
@@ -39,5 +39,5 @@ def agreement(estimates: NDArray[np.float64], errors: NDArray[np.float64]) -> Ag
     freedom = len(x) - 1
     return Agreement(
         len(x), pooled, float(x.std(ddof=1)), float(np.median(e)), q,
-        max(0.0, (q - freedom) / q) if q > 0 else 0.0, float(chi2.sf(q, freedom)),
+        max(0.0, (q - freedom) / q) if q > 0 else 0.0, float(chdtrc(freedom, q)),
     )  # fmt: skip

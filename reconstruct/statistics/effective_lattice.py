@@ -8,7 +8,6 @@ gaps: then the tensor must not testify by its histogram.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from reconstruct.kernels.intrinsics import float_to_bits
 from reconstruct.kernels.lattice import Lattice
+from reconstruct.statistics.permutation import permutation
 
 __all__ = ["EffectiveLattice", "effective_lattice"]
 
@@ -54,8 +54,8 @@ def effective_lattice(
     if len(flat) < 64:
         return EffectiveLattice(nominal, coarser=False, occupancy=1.0, repetition=1.0)
     used, lowest, exponents = _digits(flat.view(np.uint32))
-    mantissa = min(_ranked(used, int(np.ceil(_MOSTLY * (len(flat) - 1)))), nominal.mantissa)
-    step = _ranked(lowest, int((1 - _MOSTLY) * (len(flat) - 1))) + _SMALLEST
+    mantissa: int = min(_ranked(used, int(np.ceil(_MOSTLY * (len(flat) - 1)))), nominal.mantissa)
+    step = _SMALLEST + _ranked(lowest, int((1 - _MOSTLY) * (len(flat) - 1)))
     # A smallest step matters only if it is coarser than the floating spacing for more than stray elements, and it is
     # one only if these keep to it: of full-precision weights, too, the finest thousandth lies below all others.
     below = exponents[: max(step + mantissa - _SMALLEST, 0)].sum()
@@ -117,11 +117,5 @@ def _repetition(groups: NDArray[np.float32], seed: int) -> float:
         ordered = np.sort(rows, axis=1)
         return np.count_nonzero(ordered[:, 1:] != ordered[:, :-1]) / len(rows) + 1
 
-    shuffled = groups.ravel()[_permutation(groups.size, seed)].reshape(groups.shape)
+    shuffled = groups.ravel()[permutation(groups.size, seed)].reshape(groups.shape)
     return distinct(groups) / distinct(shuffled)
-
-
-@functools.lru_cache(maxsize=8)
-def _permutation(size: int, seed: int) -> NDArray[np.intp]:
-    """The same for every tensor of a size: drawing it takes longer than using it."""
-    return np.random.default_rng(seed).permutation(size)

@@ -16,60 +16,93 @@ _EDGES = np.array([1e6, 1e4, 100.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003]
 _STEPS = 12  # Newton steps per edge
 
 
-@njit(cache=True, nogil=True)
-def _loss(X, Y, epsilon, w, width):  # type: ignore[no-untyped-def]
+_FAST = {"reassoc", "contract", "nnan", "nsz"}
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _applied(columns, w, out):  # type: ignore[no-untyped-def]
+    """out = X w, added to what it holds."""
+    for j in range(len(w)):
+        column, factor = columns[j], w[j]
+        for i in range(len(out)):
+            out[i] += column[i] * factor
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _loss(residual, direction, damping, epsilon, width):  # type: ignore[no-untyped-def]
+    """The loss at residual - damping * direction."""
     total = 0.0
-    for i in range(len(Y)):
-        r = -Y[i]
-        for j in range(len(w)):
-            r += X[i, j] * w[j]
-        v = abs(r) - epsilon
-        if v >= width:
-            total += v - width / 2
-        elif v > 0:
-            total += v * v / (2 * width)
-    return total
+    for i in range(len(residual)):
+        v = max(abs(residual[i] - damping * direction[i]) - epsilon, 0.0)
+        edge = min(v, width)
+        total += edge * (2 * v - edge)
+    return total / (2 * width)
 
 
-@njit(cache=True, nogil=True)
-def _derivatives(X, Y, epsilon, w, width, gradient, hessian):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _derivatives(columns, residual, epsilon, width, slope, weight, gradient, hessian):  # type: ignore[no-untyped-def]
     """Fill gradient [K] and hessian [K, K]; returns the number of rows on the edge."""
-    size = len(w)
-    gradient[:] = 0
-    hessian[:] = 0
-    edge = 0
-    for i in range(len(Y)):
-        r = -Y[i]
-        for j in range(size):
-            r += X[i, j] * w[j]
-        v = abs(r) - epsilon
-        if v <= 0:
-            continue
-        slope = (1.0 if r > 0 else -1.0) * min(v / width, 1.0)
-        for j in range(size):
-            gradient[j] += slope * X[i, j]
-        if v < width:
-            edge += 1
-            for j in range(size):
-                for k in range(size):
-                    hessian[j, k] += X[i, j] * X[i, k] / width
+    edge = 0.0
+    for i in range(len(residual)):
+        r = residual[i]
+        v = max(abs(r) - epsilon, 0.0)
+        steep = min(v / width, 1.0)
+        slope[i] = steep if r > 0 else -steep
+        weight[i] = 1.0 if (v > 0) & (v < width) else 0.0
+        edge += weight[i]
+    for j in range(len(gradient)):
+        first, total = columns[j], 0.0
+        for i in range(len(residual)):
+            total += slope[i] * first[i]
+        gradient[j] = total
+        for k in range(j + 1):
+            second, total = columns[k], 0.0
+            for i in range(len(residual)):
+                total += weight[i] * first[i] * second[i]
+            hessian[j, k] = hessian[k, j] = total / width
     return edge
 
 
 @njit(cache=True, nogil=True)
-def damped_newton(X, Y, epsilon, start):  # type: ignore[no-untyped-def]
-    """X float64 [n, K], Y float64 [n], epsilon in the same unit, start float64 [K] -> w float64 [K]."""
+def _damping(residual, direction, descent, epsilon, width):  # type: ignore[no-untyped-def]
+    """The largest of 1, 1/2, 1/4, ... that satisfies Armijo's condition; 0 if none above 1e-4 does."""
+    now, damping = _loss(residual, direction, 0.0, epsilon, width), 1.0
+    while damping > 1e-4:
+        if _loss(residual, direction, damping, epsilon, width) <= now - 1e-4 * damping * descent:
+            return damping
+        damping /= 2
+    return 0.0
+
+
+@njit(cache=True, nogil=True)
+def _largest(values):  # type: ignore[no-untyped-def]
+    largest = 0.0
+    for value in values:
+        largest = max(largest, abs(value))
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def damped_newton(columns, Y, epsilon, start):  # type: ignore[no-untyped-def]
+    """columns float64 [K, n], Y float64 [n], epsilon in the same unit, start float64 [K] -> w float64 [K]."""
     size = len(start)
     w = start.copy()
     gradient, hessian = np.zeros(size), np.zeros((size, size))
+    slope, weight, direction = np.empty(len(Y)), np.empty(len(Y)), np.zeros(len(Y))
+    residual = -Y
+    _applied(columns, w, residual)
     energy = 0.0
-    for i in range(len(Y)):
-        for j in range(size):
-            energy += X[i, j] * X[i, j]
+    for j in range(size):
+        for x in columns[j]:
+            energy += x * x
     ridge = 1e-9 * max(1.0, energy / max(len(Y), 1))
-    for width in _EDGES:
+    farthest = _largest(residual)
+    for e in range(len(_EDGES)):
+        width = _EDGES[e]
+        if e + 1 < len(_EDGES) and _EDGES[e + 1] > 2 * farthest:
+            continue  # the edge is wider than anything it would smooth
         for _ in range(_STEPS):
-            if _derivatives(X, Y, epsilon, w, width, gradient, hessian) < size:
+            if _derivatives(columns, residual, epsilon, width, slope, weight, gradient, hessian) < size:
                 break
             for j in range(size):
                 hessian[j, j] += ridge
@@ -77,12 +110,14 @@ def damped_newton(X, Y, epsilon, start):  # type: ignore[no-untyped-def]
             descent = 0.0
             for j in range(size):
                 descent += gradient[j] * step[j]
-            now, damping = _loss(X, Y, epsilon, w, width), 1.0
-            while damping > 1e-4 and _loss(X, Y, epsilon, w - damping * step, width) > now - 1e-4 * damping * descent:
-                damping /= 2
-            if damping <= 1e-4:
+            direction[:] = 0.0
+            _applied(columns, step, direction)
+            damping = _damping(residual, direction, descent, epsilon, width)
+            if damping == 0.0:
                 break
             w = w - damping * step
+            residual[:] = -Y
+            _applied(columns, w, residual)
             if damping == 1.0 and np.abs(step).max() < 1e-9:
                 break
     return w

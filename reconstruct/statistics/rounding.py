@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.newton import damped_newton
+from reconstruct.statistics.simplex import INFEASIBLE, dual_simplex
 
 __all__ = ["FINE_MANTISSA", "TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
 
@@ -90,7 +90,10 @@ def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -
     Raises numpy.linalg.LinAlgError where the deltas are exactly collinear.
     """
     solution: NDArray[np.float64] = damped_newton(
-        np.ascontiguousarray(rows.X), np.ascontiguousarray(rows.Y), epsilon + rows.slack, np.asarray(start, np.float64)
+        np.ascontiguousarray(rows.X.T),
+        np.ascontiguousarray(rows.Y),
+        epsilon + rows.slack,
+        np.asarray(start, np.float64),
     )
     return solution
 
@@ -134,67 +137,27 @@ def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | Non
     """Bounds of each coefficient under |X w - Y| <= epsilon for every row, or None if no w satisfies them all.
 
     The programmes are posed in the distance from `start`, in units of what moves the largest row by one spacing:
-    float32 deltas are millions of spacings, and a solver's tolerance of 1e-7 in raw coefficients would be as wide as
-    the bounds. Cutting planes: they are solved on a few rows, to which the worst violated ones are added until none
-    is. Every intermediate bound is already valid, so a stop at the limit of rounds only widens the result.
+    float32 deltas are millions of spacings, and a solver's tolerance in raw coefficients would be as wide as the
+    bounds. Every value on the way to an optimum is a valid bound, so one that is not reached only widens the result.
     """
     size = rows.X.shape[1]
     if not len(rows):
         return None
     scale = np.maximum(np.abs(rows.X).max(axis=0), 1e-9)
-    problem = _Programme(rows.X / scale, rows.Y - rows.X @ start, rows.epsilon(tolerance))
-    worst = _largest(np.abs(problem.Y) - problem.epsilon, 40)
-    active = np.unique(np.concatenate([worst, *(_largest(np.abs(column), 20) for column in problem.X.T)]))
+    columns, Y = np.ascontiguousarray((rows.X / scale).T), rows.Y - rows.X @ start
+    epsilon = rows.epsilon(tolerance)
     bounds = []
     for direction in [*np.eye(size), np.ones(size)]:
         for sign in (1.0, -1.0):
             step = sign * direction / scale
             length = float(np.abs(step).max())
-            value, active = problem.extreme(step / length, active)
-            if value is None:
+            state, value, _ = dual_simplex(columns, Y, epsilon, step / length, _FARTHEST, _FEASIBLE / 10)
+            if state == INFEASIBLE:
                 return None
             bounds.append(sign * value * length + float(direction @ start))
     low, high = np.array(bounds[0::2]), np.array(bounds[1::2])
     return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance, float((_FEASIBLE / scale).max()))
 
 
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Positions of the `count` largest values."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    return np.argpartition(values, len(values) - count)[len(values) - count :]
-
-
-_FEASIBLE = 1e-6  # spacings by which a row may miss its bound, the solver's own tolerance
+_FEASIBLE = 1e-6  # spacings by which a row may miss its bound
 _FARTHEST = 1e6  # spacings that the largest row may move; a bound found there says nothing
-
-
-@dataclass(frozen=True)
-class _Programme:
-    """|X v - Y| <= epsilon, X of size at most one."""
-
-    X: NDArray[np.float64]
-    Y: NDArray[np.float64]
-    epsilon: NDArray[np.float64]
-
-    def extreme(
-        self, objective: NDArray[np.float64], active: NDArray[np.intp]
-    ) -> tuple[float | None, NDArray[np.intp]]:
-        """min objective @ v; None if infeasible. Returns the grown set of active rows too."""
-        value = -np.inf
-        for _ in range(60):
-            X, Y, epsilon = self.X[active], self.Y[active], self.epsilon[active]
-            solution = linprog(
-                objective, A_ub=np.r_[X, -X], b_ub=np.r_[epsilon + Y, epsilon - Y], bounds=(-_FARTHEST, _FARTHEST),
-                method="highs",
-            )  # fmt: skip
-            if solution.status == 2:
-                return None, active
-            if solution.x is None:  # the solver gave up: the bound so far is valid, an unbounded one says nothing
-                return value, active
-            value = float(objective @ solution.x)
-            excess = np.abs(self.X @ solution.x - self.Y) - self.epsilon
-            if excess.max() <= _FEASIBLE:
-                return value, active
-            active = np.unique(np.r_[active, _largest(excess, min(40, int((excess > _FEASIBLE).sum())))])
-        return value, active

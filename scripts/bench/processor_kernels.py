@@ -25,6 +25,7 @@ from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import View
 
+Arrays = list[NDArray[np.uint16]]
 BLOCK = 1 << 20
 BFLOAT16 = Lattice.of_dtype("BF16")
 DELTA = Formula("delta", "float32")
@@ -32,25 +33,25 @@ VECTORS = np.array([[0.0, 0.6, 0.4], [0.0, 0.4, 0.6], [0.3, 0.3, 0.4], [1.2, -0.
 GOALS = {"gram": 0.8, "replay, 1 vector": 0.6, "replay, 4 vectors": 0.2}
 
 
-def models(elements: int) -> list[NDArray[np.uint16]]:
+def models(elements: int) -> Arrays:
     """Suspect, base and two fine-tunes: uint16 [elements] each."""
     states = [blended((0.6, 0.4), ("ft-code", "ft-docs")), *map(family_member, ("base", "ft-code", "ft-docs"))]
     flat = [torch.cat([v.reshape(-1) for v in s.values()]).view(torch.uint16).numpy() for s in states]
     return [np.resize(v, elements) for v in flat]
 
 
-def over_blocks(arrays: list[NDArray[np.uint16]], pool: ThreadPoolExecutor, work: Callable[[list[View]], object]) -> None:
+def over_blocks(arrays: Arrays, pool: ThreadPoolExecutor, work: Callable[[list[View]], object]) -> None:
     """`work` on every block of all models, on all threads."""
     starts = range(0, len(arrays[0]), BLOCK)
     list(pool.map(lambda s: work([View(a[s : s + BLOCK], "BF16") for a in arrays]), starts))
 
 
-def read(arrays: list[NDArray[np.uint16]], pool: ThreadPoolExecutor) -> None:
+def read(arrays: Arrays, pool: ThreadPoolExecutor) -> None:
     """The largest of all 64-bit words, block by block: as fast as numpy reads."""
     over_blocks(arrays, pool, lambda views: [int(v.bits.view(np.uint64).max()) for v in views])
 
 
-def torch_chunked(arrays: list[NDArray[np.uint16]]) -> torch.Tensor:
+def torch_chunked(arrays: Arrays) -> torch.Tensor:
     total = torch.zeros(4, 4, dtype=torch.float64)
     tensors = [torch.from_numpy(a).view(torch.bfloat16) for a in arrays]
     for start in range(0, len(arrays[0]), 1 << 18):
@@ -60,7 +61,7 @@ def torch_chunked(arrays: list[NDArray[np.uint16]]) -> torch.Tensor:
     return total
 
 
-def torch_naive(arrays: list[NDArray[np.uint16]]) -> torch.Tensor:
+def torch_naive(arrays: Arrays) -> torch.Tensor:
     s, b, x, y = (torch.from_numpy(a).view(torch.bfloat16).double() for a in arrays)
     d = torch.stack([s - b, x - b, y - b, b])
     return d @ d.T
@@ -104,7 +105,7 @@ def main() -> None:
     scale = part[0].nbytes * 4 / 1e9
     chunked = scale / np.median([seconds(lambda: torch_chunked(part)) for _ in range(3)])
     naive = scale / np.median([seconds(lambda: torch_naive(part)) for _ in range(3)])
-    print(f"{gigabytes:.2f} GB in four models, {threads} threads, torch {torch.__version__}, {arguments.repeats} repeats")
+    print(f"{gigabytes:.2f} GB in four models, {threads} threads, torch {torch.__version__}, {arguments.repeats} times")
     print(f"{'':20}  GB/s: p20    p50    p80   ratio to the read (median of the repeats)")
     for name, values in times.items():
         slow, middle, fast = gigabytes / np.quantile(values, [0.8, 0.5, 0.2])

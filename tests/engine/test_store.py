@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import sqlite3
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from support.cases import dataset
 from support.family import BASE, CODE, CODE_HALF
 
-from reconstruct.engine.store import STORE_FILE, RunStore, replay_key
+from reconstruct.engine.store import STORE_FILE, STORE_SCHEMA, RunStore, replay_key
 from reconstruct.errors import StoreError
 from reconstruct.kernels.formulas import Formula
 from reconstruct.replay.samples import DELTA
@@ -23,7 +24,7 @@ def data():
 
 def test_measurements_survive_bit_for_bit(tmp_path, data):
     with RunStore.create(tmp_path) as store:
-        store.put("schema", 1)
+        store.put("schema", STORE_SCHEMA)
         for position, measurement in enumerate(data.measurements):
             store.save_measurement(position, measurement)
     with RunStore.open(tmp_path) as store:
@@ -85,17 +86,13 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 def test_arrays_that_would_run_code_are_not_loaded(tmp_path, data):
     with RunStore.create(tmp_path) as store:
-        store.put("schema", 1)
+        store.put("schema", STORE_SCHEMA)
         store.save_measurement(0, data.measurements[0])
-    import io
-
-    stream = io.BytesIO()
-    np.savez(stream, index=np.array([print], dtype=object), values=np.zeros(1))
     connection = sqlite3.connect(tmp_path / STORE_FILE)
     with connection:
-        connection.execute("update sample set arrays = ?", (stream.getvalue(),))
+        connection.execute("update sample set arrays = ?", (pickle.dumps({"index": print, "values": np.zeros(1)}),))
     connection.close()
-    with RunStore.open(tmp_path) as store, pytest.raises(ValueError, match="allow_pickle"):
+    with RunStore.open(tmp_path) as store, pytest.raises(StoreError, match="damaged"):
         store.load_measurement(0)
 
 

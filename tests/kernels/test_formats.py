@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from support.kernel_inputs import encode
 
-from reconstruct.kernels import gram_processor
+from reconstruct.kernels import formats, gram_processor
 from reconstruct.kernels.formats import FLOAT_FORMATS, decode, float_format
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import View
@@ -31,6 +31,13 @@ def test_all_bit_patterns_decode_as_in_torch(dtype: str) -> None:
     ours, theirs = decode(bits, dtype), by_torch(bits, dtype)
     np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(np.signbit(ours[np.isfinite(ours)]), np.signbit(theirs[np.isfinite(theirs)]))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_numbers_of_a_16_bit_format_go_back_to_their_bits(dtype: str) -> None:
+    bits = all_patterns(dtype)
+    bits = bits[np.isfinite(decode(bits, dtype))]
+    np.testing.assert_array_equal(formats.encode(decode(bits, dtype), dtype), bits)
 
 
 @pytest.mark.parametrize("dtype", SHORT)

@@ -59,8 +59,8 @@ def assert_agree(
 def test_every_formula_agrees_with_torch_on_trained_weights(formula: Formula) -> None:
     models = trained(["ft-code-half", "base", "ft-code"])
     if formula.order == "lerp":
-        t = np.array([0.3, 0.499, 0.5, 0.81])
-        vectors, divisors = np.stack([1 - t, t], axis=1), np.ones(4)
+        t = np.array([0.3, 0.499, 0.5, 0.81, -0.6])
+        vectors, divisors = np.stack([1 - t, t], axis=1), np.ones(5)
     else:
         vectors, divisors = vectors_for(2)
     result = assert_agree(models, vectors, divisors, formula)

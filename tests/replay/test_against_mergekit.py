@@ -12,9 +12,9 @@ from support.family import load
 from support.tensors import moments
 
 from reconstruct.hypotheses.slerp import slerp_coefficients
+from reconstruct.kernels.exact_hits import exact_hits
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.replay.arithmetic import ARITHMETICS, arithmetics_for
-from reconstruct.replay.samples import exact_hits
 from reconstruct.replay.variants import Variant, in_program_form
 
 NAMES = ("base", "ft-code", "ft-docs")

@@ -11,6 +11,7 @@ from support.family import BASE, CODE, DOCS, blend, load, save
 from reconstruct.checkpoints.alignment import align
 from reconstruct.checkpoints.local import open_checkpoint
 from reconstruct.dataset import Dataset, fit_all, without_duplicates
+from reconstruct.engine.feed import HostFeed
 from reconstruct.engine.measure import measure, replay_tensor
 from reconstruct.evidence import SourceTable
 from reconstruct.kernels.select import select
@@ -28,14 +29,20 @@ def dataset(
     alignment = align(catalogs[0], catalogs[1:])
     plan, kernels = SamplingPlan(), select()
     size = plan.sample_size(len(alignment.tensors))
-    measured = [measure(tensor, catalogs, plan, kernels, size) for tensor in alignment.tensors]
+    feed = HostFeed()
+
+    def measured_one(tensor):
+        with feed.open(tensor, catalogs, plan) as resident:
+            return measure(tensor, catalogs, resident, plan, kernels, size)
+
+    measured = [measured_one(tensor) for tensor in alignment.tensors]
     by_name = {tensor.name: tensor for tensor in alignment.tensors}
     table = SourceTable(tuple(map(str, models[1:])), base is not None, tuple(range(1, len(models))))
     measurements, sources = without_duplicates(measured, table)
 
     def full(m, order, coefficients, divisors, formula):
-        lattice = m.lattice.lattice
-        return replay_tensor(by_name[m.name], catalogs, plan, kernels, lattice, order, coefficients, divisors, formula)
+        with feed.open(by_name[m.name], catalogs, plan) as resident:
+            return replay_tensor(resident, kernels, m.lattice.lattice, order, coefficients, divisors, formula)
 
     return Dataset(sources, measurements, fit_all(measurements, families, 1, 0), kernels, families, 1, 0, full)
 
