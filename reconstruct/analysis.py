@@ -39,7 +39,6 @@ __all__ = ["analyse"]
 _EXACT_SHARE = 0.9  # of sampled elements: below, certified bounds describe another arithmetic or a chance fit
 _BELIEVED = 5.0  # z from which the consensus is a better estimate than a regression
 _CURVE_SAMPLE = 400_000  # elements of the whole model
-_TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def _replay(data: Dataset, found: _Found, progress: Callable[[int], None] | None
         plain = next(a for a in ARITHMETICS if a.formula == DELTA)
         variants = [Variant(plain, tuple(range(len(data.sources.names))))]
     else:
-        best = found.exact.variants[0][1]
-        variants = [v for v, share in found.exact.variants if share >= best - 1e-6][:_TIED]
+        variants = found.exact.tied
     coefficients = [found.recipe.coefficients(m.name, m.moments) for m in data.measurements]
     replayed = [replay_model(data, coefficients, variant, progress) for variant in variants]
     return sorted(replayed, key=lambda r: -r.exact)

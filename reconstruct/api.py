@@ -19,6 +19,7 @@ from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.local import open_checkpoint
 from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_duplicates
 from reconstruct.engine.feed import Feeds
+from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
 from reconstruct.engine.store import STORE_SCHEMA, RunStore
 from reconstruct.errors import ConfigurationError, StoreError
@@ -178,7 +179,16 @@ def _run(
     store.event("kernels", f"{kernels.name} ({kernels.reason})")
     progress.phase(f"measuring ({kernels.name} kernels)", total)
     feeds = Feeds(kernels, workers)
-    measurements = measure_all(alignment.tensors, catalogs, plan, kernels, store, feeds, workers, progress.advance)
+    foresight = Foresight(
+        _table(config),
+        frozenset(config["families"]),
+        _sample_kernels(config["kernels"]),
+        int(config["sampling"]["seed"]),
+    )
+    with threadpool_limits(1, user_api="blas"):
+        measurements = measure_all(
+            alignment.tensors, catalogs, plan, kernels, store, feeds, workers, progress.advance, foresight
+        )
     store.event("measured", f"{len(measurements)} tensors")
     replay = JournaledReplay(alignment.tensors, catalogs, plan, kernels, store, feeds)
     sizes = {t.name: sum(i.end - i.begin for i in t.sources) // max(t.elements, 1) for t in alignment.tensors}

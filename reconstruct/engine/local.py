@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.engine.feed import Feeds
+from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.measure import measure, replay_tensor
 from reconstruct.engine.store import RunStore, replay_key
 from reconstruct.errors import IncompleteRunError, ReconstructError, StoreError
@@ -34,6 +35,7 @@ def measure_all(
     feeds: Feeds,
     threads: int,
     advance: Callable[[int], None],
+    foresight: Foresight,
 ) -> tuple[Measurement, ...]:
     """Measure what is not in the store yet; `advance` is told the bytes of every finished tensor.
 
@@ -49,7 +51,9 @@ def measure_all(
         for future in futures:
             position = pending.pop(future)
             try:
-                store.save_measurement(position, future.result())
+                measurement = future.result()
+                store.save_measurement(position, measurement)
+                foresight.learn(measurement)
             except ReconstructError:
                 raise
             except Exception as error:  # a unit must not take the others with it
@@ -59,7 +63,15 @@ def measure_all(
 
     def unit(tensor: AlignedTensor) -> Measurement:
         with feeds.borrow() as feed, feed.open(tensor, catalogs, plan) as resident:
-            return measure(tensor, catalogs, resident, plan, kernels, size)
+            measurement = measure(tensor, catalogs, resident, plan, kernels, size)
+            for ahead in foresight.replays_of(measurement):
+                lattice = measurement.lattice.lattice
+                result = replay_tensor(
+                    resident, kernels, lattice, ahead.models, ahead.coefficients, ahead.divisors, ahead.formula
+                )
+                key = replay_key(tensor.name, ahead.models, ahead.coefficients, ahead.divisors, ahead.formula)
+                store.save_replay(key, tensor.name, result)
+            return measurement
 
     pool = ThreadPoolExecutor(threads)
     try:

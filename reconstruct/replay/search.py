@@ -34,6 +34,7 @@ _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
 _LEAST_ROWS = 8  # informative elements that bound the parameters of a norm or a bias
 _TIE_SAMPLE = 2_000_000
+_TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class ExactRecipe:
     variants: tuple[tuple[Variant, float], ...]
     certified: frozenset[int]
     tolerance: int
+
+    @property
+    def tied(self) -> list[Variant]:
+        """The variants that reproduce the samples as well as the best: to be replayed over every element."""
+        best = self.variants[0][1]
+        return [v for v, share in self.variants if share >= best - 1e-6][:_TIED]
 
     def share_of(self, voting: Sequence[int]) -> float:
         """Share of the voting tensors' samples that the best variant reproduces; tensors without bounds count 0."""
