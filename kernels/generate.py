@@ -28,7 +28,8 @@ _PREAMBLE = '''\
 """Generated; do not edit."""
 import numpy as np
 from numba import njit, float32, float64, int64, uint32, int32
-from reconstruct.kernels.intrinsics import bits_to_float, float_to_bits, half_to_float, fma32, round_mantissa
+from reconstruct.kernels.intrinsics import bits_to_float, float_to_bits, fma32, half_to_float
+from reconstruct.kernels.intrinsics import round_mantissa, trailing_zeros
 from reconstruct.kernels.formats import FLOAT8_TABLES
 E4M3 = FLOAT8_TABLES["F8_E4M3"]
 E5M2 = FLOAT8_TABLES["F8_E5M2"]

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["bits_to_float", "float_to_bits", "fma32", "half_to_float", "round_mantissa"]
+__all__ = ["bits_to_float", "float_to_bits", "fma32", "half_to_float", "round_mantissa", "trailing_zeros"]
 
 #: Callers give no typing context; numba's own annotations do not know that.
 _intrinsic: Any = intrinsic
@@ -44,6 +44,16 @@ def fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
         return builder.call(function, args)
 
     return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@_intrinsic
+def trailing_zeros(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001
+    """Position of the lowest bit that is set; not defined for 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
 
 
 @njit(inline="always")

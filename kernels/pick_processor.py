@@ -1,4 +1,6 @@
-"""The m informative elements with the smallest hash, in one pass (two where few elements are informative)."""
+"""The informative elements whose hash is small. Hashes are formed of positions alone, and the models are looked at only
+where one is small, so that little memory is read.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +9,51 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.kernels.generate import CHUNK, compiled, decode_expression
-from reconstruct.kernels.pick_reference import EVERY_HASH, hash_key, smallest_hashes
-from reconstruct.kernels.results import PickResult, View, check_views
+from reconstruct.kernels.pick_reference import EVERY_HASH, hash_key
+from reconstruct.kernels.results import View, check_views
 
 __all__ = ["pick"]
 
 
 def _source(dtypes: tuple[str, ...]) -> str:
-    """One loop marks the wanted elements of a chunk without branches; few are, so that a scan by words finds them."""
+    """One loop marks the small hashes of a chunk without branches; few are, so that a scan by words finds them."""
     count = len(dtypes)
-    views = ", ".join(f"v{j}" for j in range(count))
-    moved = " | ".join(f"(x{j} != x1)" for j in range(2, count)) or "(x0 != x0)"
+    moved = " or ".join(f"x{j} != x1" for j in range(2, count)) or "False"
+    finite = " and ".join(f"abs(x{j}) < np.inf" for j in range(count))
     lines = [
         '@njit(nogil=True, error_model="numpy")',
-        f"def mark({views}, low, key, threshold, marks):",
-        "    informative = int32(0)",
-        "    for i in range(v0.shape[0]):",
-        *[f"        x{j} = {decode_expression(dtypes[j], f'v{j}[i]')}" for j in range(count)],
-        f"        says = ({moved}) & (x0 != float32(0)) & (abs(x0) >= float32(0.25) * abs(x1))",
-        *[f"        says = says & (abs(x{j}) < float32(np.inf))" for j in range(count)],
-        "        informative = int32(informative + int32(says))",
+        "def mark(low, key, threshold, marks):",
+        "    for i in range(marks.shape[0]):",
         "        h = uint32(uint32(low + uint32(i)) ^ key)",
         "        h = uint32(uint32(h ^ uint32(h >> uint32(16))) * uint32(0x85EBCA6B))",
         "        h = uint32(uint32(h ^ uint32(h >> uint32(13))) * uint32(0xC2B2AE35))",
         "        h = uint32(h ^ uint32(h >> uint32(16)))",
-        "        marks[i] = np.uint8(says & (h <= threshold))",
-        "    return informative",
+        "        marks[i] = np.uint8(h <= threshold)",
         "",
         '@njit(nogil=True, cache=True, error_model="numpy")',
         f"def pick({', '.join(f'm{j}' for j in range(count))}, low, key, threshold, out):",
         f"    marks = np.zeros({CHUNK}, np.uint8)",
         "    words = marks.view(np.uint64)",
-        "    informative = 0",
         "    taken = 0",
         f"    for start in range(0, m0.shape[0], {CHUNK}):",
         f"        n = min({CHUNK}, m0.shape[0] - start)",
-        *[f"        v{j} = m{j}[start:start + n]" for j in range(count)],
+        "        mark(uint32(low + uint32(start)), key, threshold, marks[:n])",
         "        for i in range(n, (n + 7) // 8 * 8):",
         "            marks[i] = 0",
-        f"        informative += mark({views}, uint32(low + uint32(start)), key, threshold, marks)",
         "        for word in range((n + 7) // 8):",
-        "            if words[word] != 0:",
-        "                for i in range(8 * word, 8 * word + 8):",
-        "                    if marks[i] != 0:",
-        "                        if taken < out.shape[0]:",
-        "                            out[taken] = start + i",
-        "                        taken += 1",
-        "    return informative, taken",
+        "            left = words[word]",
+        "            while left != np.uint64(0):",
+        "                i = start + 8 * word + int64(trailing_zeros(left) >> np.uint64(3))",
+        "                left = np.uint64(left & np.uint64(left - np.uint64(1)))",
+        *[f"                x{j} = {decode_expression(dtypes[j], f'm{j}[i]')}" for j in range(count)],
+        f"                if ({moved}) and x0 != 0 and abs(x0) >= float32(0.25) * abs(x1) and {finite}:",
+        "                    if taken < out.shape[0]:",
+        "                        out[taken] = i",
+        "                    taken += 1",
+        "    return taken",
     ]
     return "\n".join(lines) + "\n"
 
@@ -65,32 +63,24 @@ def _function(dtypes: tuple[str, ...]) -> Callable[..., Any]:
     return compiled("pick", _source(dtypes))
 
 
-def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:
-    """Sample up to `size` informative elements; see `pick_reference`."""
+def pick(models: Sequence[View], *, seed: int, offset: int = 0, below: int = EVERY_HASH) -> NDArray[np.int64]:
+    """Positions of informative elements with a hash up to `below`, int64 [n], ascending; see `pick_reference`."""
     check_views(models)
     function = _function(tuple(m.dtype for m in models))
-    elements = len(models[0])
-    # The threshold lets through a little more than asked for, so that one pass nearly always suffices.
-    wanted = 1.2 * size + 6 * np.sqrt(size) + 50
-    expected = float(elements)
-    while True:
-        share = min(below / EVERY_HASH, wanted / max(1.0, expected))
-        out = np.empty(min(elements, int(share * elements * 1.2) + 1000), np.int64)
-        threshold = min(below, int(share * EVERY_HASH))
-        informative = taken = 0
-        for start, stop in _spans(offset, elements):
-            position = offset + start
-            more, found = function(
-                *(m.bits[start:stop] for m in models), np.uint32(position & EVERY_HASH),
-                np.uint32(hash_key(position >> 32, seed)), np.uint32(threshold), out[taken:],
-            )  # fmt: skip
-            out[taken : taken + found] += position
-            informative, taken = informative + more, taken + found
-        if taken > len(out):  # pragma: no cover - the buffer has room for twenty standard deviations
-            raise RuntimeError("the sample overflowed its buffer")
-        if taken >= min(size, informative) or threshold >= below:
-            return PickResult(out[smallest_hashes(out[:taken], size, seed)], informative)
-        expected, wanted = float(informative), 2 * wanted
+    found = [np.empty(0, np.int64)]
+    for start, stop in _spans(offset, len(models[0])):
+        # Room for many standard deviations more than the hashes that are expected to be so small.
+        expected = (stop - start) * (below + 1) / (EVERY_HASH + 1)
+        out = np.empty(min(stop - start, int(expected + 20 * np.sqrt(expected) + 1000)), np.int64)
+        position = offset + start
+        taken = function(
+            *(m.bits[start:stop] for m in models), np.uint32(position & EVERY_HASH),
+            np.uint32(hash_key(position >> 32, seed)), np.uint32(below), out,
+        )  # fmt: skip
+        if taken > len(out):  # pragma: no cover - see above
+            raise RuntimeError("the picked elements overflowed their buffer")
+        found.append(out[:taken] + position)
+    return np.concatenate(found)
 
 
 def _spans(offset: int, elements: int) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,8 @@
-"""The m informative elements with the smallest hash, in plain numpy. Defines what `pick` means.
+"""A seeded part of the informative elements: those whose hash is small, in plain numpy. Defines what `pick` means.
 
 Informative: some source differs from the pivot, the suspect is not 0, and |s| >= |b| / 4 (where the sum cancels, the
 suspect's spacing is far below the error of the arithmetic that made it). The hash of an element depends on its
-position and the seed alone, so the sample does not depend on blocks or threads.
+position and the seed alone, so what is picked does not depend on blocks or threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.kernels.formats import decode
-from reconstruct.kernels.results import PickResult, View, check_views
+from reconstruct.kernels.results import View, check_views
 
 __all__ = ["EVERY_HASH", "element_hash", "hash_key", "pick", "smallest_hashes"]
 
@@ -59,9 +59,9 @@ def smallest_hashes(index: NDArray[np.int64], size: int, seed: int) -> NDArray[n
     return np.flatnonzero(keep)
 
 
-def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH) -> PickResult:
-    """Sample up to `size` informative elements; `offset` is the position of the first element in its tensor, `below`
-    the largest hash that is still of interest (what a full sample of earlier blocks holds).
+def pick(models: Sequence[View], *, seed: int, offset: int = 0, below: int = EVERY_HASH) -> NDArray[np.int64]:
+    """Positions of informative elements with a hash up to `below`, int64 [n], ascending; `offset` is the position of
+    the first element in its tensor.
     """
     check_views(models)
     values = np.stack([decode(m.bits, m.dtype) for m in models])
@@ -70,5 +70,4 @@ def pick(models: Sequence[View], *, size: int, seed: int, offset: int = 0, below
         informative = (values[2:] != pivot).any(axis=0) & (suspect != 0) & (np.abs(suspect) >= 0.25 * np.abs(pivot))
     informative &= np.isfinite(values).all(axis=0)
     candidates = np.flatnonzero(informative) + offset
-    wanted = candidates[element_hash(candidates, seed) <= below]
-    return PickResult(wanted[smallest_hashes(wanted, size, seed)], len(candidates))
+    return candidates[element_hash(candidates, seed) <= below]

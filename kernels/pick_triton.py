@@ -1,9 +1,7 @@
-"""The m informative elements with the smallest hash, on a GPU: one pass (two where few elements are informative).
+"""The informative elements whose hash is small, on a GPU, in one pass.
 
-An element is wanted if it is informative and its hash below a threshold that lets through a little more than asked
-for. Each program writes one bit an element and counts what is informative; no program waits for another, nothing is
-added atomically. torch then finds the bits that are set, on the GPU: a byte for eight elements is read again, next to
-the 16 bytes a model in bf16 had. The smallest hashes of the few that remain are taken on the host.
+Each program writes one bit an element; no program waits for another, nothing is added atomically. torch then finds the
+bits that are set, on the GPU: a byte for eight elements is read again, next to the 16 bytes a model in bf16 had.
 """
 
 # Triton compiles a subset of Python: `else` where one branch alone is to be compiled.
@@ -24,8 +22,8 @@ from numpy.typing import NDArray
 
 from reconstruct.kernels.device import DeviceView, on_device, storage_type
 from reconstruct.kernels.device_numbers import CODES, POINTERS, decode, load, specialisation_label
-from reconstruct.kernels.pick_reference import EVERY_HASH, hash_key, smallest_hashes
-from reconstruct.kernels.results import PickResult, View, check_views
+from reconstruct.kernels.pick_reference import EVERY_HASH, hash_key
+from reconstruct.kernels.results import View, check_views
 
 __all__ = ["aot_cases", "pick"]
 
@@ -69,8 +67,7 @@ def _tile(
     models, start, left, low, key, threshold, FORMATS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
     WHOLE: tl.constexpr
 ):  # fmt: skip
-    """Of eight elements a lane: how many are informative, int32 [LANES], and the bits of those wanted."""
-    found = tl.zeros([LANES], tl.int32)
+    """Of eight elements a lane, the bits of those wanted: int32 [LANES]."""
     byte = tl.zeros([LANES], tl.int32)
     low += start.to(tl.uint32)
     for part in tl.static_range(0, 8, WIDTH):
@@ -87,10 +84,9 @@ def _tile(
             moved = moved | (source != pivot)
             nothing += source * 0.0
         informative = informative & moved & (nothing == 0)
-        found += tl.sum(informative.to(tl.int32), axis=1)
         wanted = informative & (_mixed((low + place.to(tl.uint32)) ^ key) <= threshold)
         byte += tl.sum(wanted.to(tl.int32) << bit, axis=1)
-    return found, byte
+    return byte
 
 
 @triton.jit(do_not_specialize=["elements", "low", "key", "threshold"])  # one compilation for all their values
@@ -100,7 +96,6 @@ def pick_kernel(
     low: tl.uint32,
     key: tl.uint32,
     threshold: tl.uint32,
-    informative,
     wanted,
     FORMATS: tl.constexpr,
     LANES: tl.constexpr,
@@ -114,63 +109,49 @@ def pick_kernel(
     wanted += run * (TILES * LANES) + tl.arange(0, LANES)
     # The interpreter goes by a number's size, not by what a parameter is declared as.
     low, key, threshold = low.to(tl.uint32), key.to(tl.uint32), threshold.to(tl.uint32)
-    total = tl.zeros([LANES], tl.int32)
     whole = left // TILE
     for t in range(whole):
-        found, byte = _tile(models, start + t * TILE, TILE, low, key, threshold, FORMATS, LANES, WIDTH, True)
-        total += found
+        byte = _tile(models, start + t * TILE, TILE, low, key, threshold, FORMATS, LANES, WIDTH, True)
         tl.store(wanted + t * LANES, byte.to(tl.uint8))
     if whole * TILE < left:
         done = whole * TILE
-        found, byte = _tile(models, start + done, left - done, low, key, threshold, FORMATS, LANES, WIDTH, False)
-        total += found
+        byte = _tile(models, start + done, left - done, low, key, threshold, FORMATS, LANES, WIDTH, False)
         tl.store(wanted + whole * LANES, byte.to(tl.uint8))
-    tl.store(informative + run, tl.sum(total))
 
 
-def _launch(models: Sequence[DeviceView], position: int, seed: int, threshold: int) -> tuple[int, NDArray[np.int64]]:
-    """The number of informative elements, and those with a hash up to `threshold`, ascending, as positions.
+def _launch(models: Sequence[DeviceView], position: int, seed: int, threshold: int) -> NDArray[np.int64]:
+    """The informative elements with a hash up to `threshold`, ascending, as positions.
 
     `position` is the first element's; no two may differ in the bits above the 32 low ones.
     """
     elements, device, dtypes = len(models[0]), models[0].bits.device, [m.dtype for m in models]
     tile = _SHAPE["LANES"] * 8
     runs = -(-elements // (tile * _SHAPE["TILES"]))
-    informative = torch.empty(runs, dtype=torch.int32, device=device)
     wanted = torch.empty(-(-elements // tile) * _SHAPE["LANES"], dtype=torch.uint8, device=device)
     # The processor that interprets the kernel warns of infinity times 0.
-    with torch.cuda.device_of(informative), np.errstate(invalid="ignore"):
+    with torch.cuda.device_of(wanted), np.errstate(invalid="ignore"):
         pick_kernel[(runs,)](
             tuple(m.bits for m in models), elements, position & EVERY_HASH, hash_key(position >> 32, seed), threshold,
-            informative, wanted, **_constants(dtypes), **_options(dtypes),
+            wanted, **_constants(dtypes), **_options(dtypes),
         )  # fmt: skip
     where = torch.nonzero(wanted).reshape(-1)
     eights = np.unpackbits(wanted[where].cpu().numpy()[:, None], axis=1, bitorder="little")
     row, bit = np.nonzero(eights)
-    return int(informative.sum(dtype=torch.int64)), where.cpu().numpy()[row] * 8 + bit + position
+    return np.asarray(where.cpu().numpy()[row] * 8 + bit + position, np.int64)
 
 
 def pick(
-    models: Sequence[View | DeviceView], *, size: int, seed: int, offset: int = 0, below: int = EVERY_HASH
-) -> PickResult:
-    """Sample up to `size` informative elements; see `pick_reference`."""
+    models: Sequence[View | DeviceView], *, seed: int, offset: int = 0, below: int = EVERY_HASH
+) -> NDArray[np.int64]:
+    """Positions of informative elements with a hash up to `below`, int64 [n], ascending; see `pick_reference`."""
     check_views(models)
     held, elements = on_device(models), len(models[0])
     if elements == 0:
-        return PickResult(np.empty(0, np.int64), 0)
+        return np.empty(0, np.int64)
     # Positions are told apart by their 32 low bits; a part ends where the high ones change.
     edges = [0, *range(2**32 - offset % 2**32, elements, 2**32), elements]
     parts = [(a, [DeviceView(m.bits[a:b], m.dtype) for m in held]) for a, b in itertools.pairwise(edges)]
-    wanted = 1.2 * size + 6 * np.sqrt(size) + 50
-    expected = float(elements)
-    while True:
-        share = min(below / EVERY_HASH, wanted / max(1.0, expected))
-        threshold = min(below, int(share * EVERY_HASH))
-        results = [_launch(part, offset + start, seed, threshold) for start, part in parts]
-        informative, index = sum(result[0] for result in results), np.concatenate([result[1] for result in results])
-        if len(index) >= min(size, informative) or threshold >= below:
-            return PickResult(index[smallest_hashes(index, size, seed)], informative)
-        expected, wanted = float(informative), 2 * wanted
+    return np.concatenate([_launch(part, offset + start, seed, below) for start, part in parts])
 
 
 def aot_cases() -> list[tuple[str, Any, dict[str, Any], dict[str, Any], dict[str, Any]]]:
@@ -183,7 +164,7 @@ def aot_cases() -> list[tuple[str, Any, dict[str, Any], dict[str, Any], dict[str
 def _specialisation(dtypes: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     signature = {
         "models": tuple(POINTERS[dtype] for dtype in dtypes),
-        "elements": "i64", "low": "u32", "key": "u32", "threshold": "u32", "informative": "*i32", "wanted": "*u8",
+        "elements": "i64", "low": "u32", "key": "u32", "threshold": "u32", "wanted": "*u8",
     }  # fmt: skip
     constants = _constants(dtypes)
     return signature | dict.fromkeys(constants, "constexpr"), constants, _options(dtypes)

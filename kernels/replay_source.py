@@ -21,6 +21,7 @@ __all__ = ["REPLAY_CHUNK", "replay_source"]
 
 #: Elements per chunk: sources, predictions and what is kept of them stay in the first-level cache.
 REPLAY_CHUNK = 2048
+_PART = 256  # of a chunk: those in which every element is reproduced need no second look
 _HELPER = "@njit(nogil=True)"
 #: Lattice.spacing and Lattice.round in float32, and rounding to float16 with its overflow. Subnormal numbers are rare
 #: and their code is long: it stands in functions of its own, so that the loop stays small. What to inline is left to
@@ -84,13 +85,20 @@ def replay_source(dtypes: tuple[str, ...], formula: Formula, *, mantissa: int | 
     # Differences of numbers with few mantissa bits are exact in float32; others need float64 to be counted right.
     f = "float32" if all(FLOAT_FORMATS[d].mantissa <= 10 for d in dtypes) and not wide else "float64"
     plain = mantissa is not None and not wide
+    parts = ", ".join(f"v{j}[begin:end]" for j in range(len(dtypes)))
     try_plain = [
         "            for k in range(found.shape[0]):",
         "                found[k] = 0",
         f"            unequal = plain({views}, {weights}, divisor, low, predictions, aways, residuals, found)",
         "            state = unequal",
         "            if unequal > 0:",
-        f"                state = differing({views}, share, predictions, aways, residuals, codes, found)",
+        f"                for part in range({REPLAY_CHUNK // _PART}):",
+        f"                    begin, end = min(n, part * {_PART}), min(n, part * {_PART} + {_PART})",
+        "                    differs[part] = some_differ(v0[begin:end], predictions[begin:end])",
+        "                    if differs[part]:",
+        f"                        good = differing({parts}, share, predictions[begin:end],",
+        "                                         aways[begin:end], residuals[begin:end], codes[begin:end], found)",
+        "                        state = min(state, good)",
         "            if state >= 0:",
         "                counts[v, 0] += n",
         "                for k in range(4):",
@@ -100,7 +108,9 @@ def replay_source(dtypes: tuple[str, ...], formula: Formula, *, mantissa: int | 
         f"                    beyond = found[k + 5] if k + 1 < {len(STRATA)} else 0",
         f"                    steps[v, k, {MAXIMUM_STEPS}] += found[k + 4] - beyond",
         "                if unequal > 0:",
-        "                    tally(codes[:n], histogram[v])",
+        f"                    for part in range({REPLAY_CHUNK // _PART}):",
+        "                        if differs[part]:",
+        f"                            tally(codes[part * {_PART}:min(n, part * {_PART} + {_PART})], histogram[v])",
         "                continue",
     ]
     lines = [
@@ -185,6 +195,7 @@ def replay_source(dtypes: tuple[str, ...], formula: Formula, *, mantissa: int | 
         f"    residuals = np.empty({REPLAY_CHUNK}, np.{f})",
         f"    predictions = np.empty({REPLAY_CHUNK}, np.float32)",
         f"    aways = np.empty({REPLAY_CHUNK}, np.{f})",
+        f"    differs = np.zeros({REPLAY_CHUNK // _PART}, np.bool_)",
         f"    found = np.zeros({4 + len(STRATA)}, np.int64)",
         f"    histogram = np.zeros((coefficients.shape[0], 4, {CAREFUL + 1}), np.int64)",
         f"    for start in range(0, m0.shape[0], {REPLAY_CHUNK}):",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.formulas import Formula
 
-__all__ = ["MAXIMUM_STEPS", "STRATA", "GramResult", "PickResult", "ReplayResult", "View", "check_views"]
+__all__ = ["MAXIMUM_STEPS", "STRATA", "GramResult", "ReplayResult", "View", "check_views"]
 
 #: Lower edges, in spacings, of the strata of distance between prediction and nearest source.
 STRATA = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -89,14 +89,6 @@ class GramResult(_Additive):
     rounding_energy: float
     identical: NDArray[np.int64]
     nonfinite: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PickResult:
-    """`index` int64, ascending: the sampled elements. `informative`: how many there were to sample from."""
-
-    index: NDArray[np.int64]
-    informative: int
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconstruct.kernels.results import GramResult, PickResult, ReplayResult
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.kernels.results import GramResult, ReplayResult
 
 __all__ = ["IMPLEMENTATIONS", "Kernels", "select"]
 
@@ -31,7 +34,7 @@ class Kernels:
     name: str
     reason: str
     gram: Callable[..., GramResult]
-    pick: Callable[..., PickResult]
+    pick: Callable[..., NDArray[np.int64]]
     replay: Callable[..., ReplayResult]
 
 

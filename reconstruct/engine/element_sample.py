@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from reconstruct.engine.feed import Block
 from reconstruct.kernels.formats import decode
 from reconstruct.kernels.pick_reference import EVERY_HASH, element_hash, smallest_hashes
-from reconstruct.kernels.results import PickResult
 from reconstruct.kernels.select import Kernels
 
 __all__ = ["ElementSample"]
 
 _PROBE = 1 << 15  # elements that tell what share is informative
+_COARSE = 1000  # gathered elements from which that share is known to a few per cent
 _MARGIN = 1.2  # elements gathered over elements wanted, and six standard deviations more
 
 
@@ -26,11 +26,11 @@ class ElementSample:
 
     def __init__(self, elements: int, size: int, seed: int, kernels: Kernels) -> None:
         self._elements, self._size, self._seed, self._kernels = elements, size, seed, kernels
-        self._known: int | None = None
+        self._known: float | None = None
         self._begin()
 
     def _begin(self) -> None:
-        self.informative = self._seen = 0
+        self._seen, self._informative = 0, 0.0
         self._index: list[NDArray[np.int64]] = []
         self._hashes: list[NDArray[np.uint32]] = []
         self._values: list[NDArray[np.float32]] = []
@@ -40,31 +40,38 @@ class ElementSample:
         """Gather from a block."""
         length = block.stop - block.start
         if self._known is not None:
-            expected = float(self._known)
-        else:
-            expected = self._elements * (self.informative / self._seen if self._seen else 1.0)
-        if not self._seen and self._known is None:  # nothing is known of the share of informative elements
-            probe = self._pick(block, 0, min(length, _PROBE))
-            expected = self._elements * max(probe.informative, 1) / min(length, _PROBE)
+            expected = self._known
+        elif self._seen:
+            expected = self._elements * self._informative / self._seen
+        else:  # nothing is known of the share of informative elements
+            probe = min(length, _PROBE)
+            expected = self._elements * max(len(self._pick(block, EVERY_HASH, probe)), 1) / probe
         bound = self._bound(expected)
         found = self._pick(block, bound, length)
         self._complete = min(self._complete, bound)
         self._seen += length
-        self.informative += found.informative
-        local = found.index - block.start
-        self._index.append(found.index)
-        self._hashes.append(element_hash(found.index, self._seed))
+        self._informative += len(found) / _share(bound)
+        self._index.append(found)
+        self._hashes.append(element_hash(found, self._seed))
+        local = found - block.start
         self._values.append(np.stack([decode(view.bits[local], view.dtype) for view in block.host]))
+
+    @property
+    def informative(self) -> int:
+        """How many elements are informative: exactly where all were gathered, else from the share that was."""
+        return round(self._informative)
 
     @property
     def short(self) -> bool:
         """Whether elements may be missing that belong to the sample."""
         gathered = sum(int(np.count_nonzero(hashes <= self._complete)) for hashes in self._hashes)
-        return gathered < min(self._size, self.informative)
+        return self._complete < EVERY_HASH and gathered < self._size
 
     def restart(self) -> None:
         """Forget what was gathered, but not how many elements are informative."""
-        self._known = self.informative
+        # Where few were expected and fewer found, the estimate is coarse: then everything is gathered.
+        gathered = sum(len(part) for part in self._index)
+        self._known = self._informative if self._known is None and gathered > _COARSE else 0.0
         self._begin()
 
     def chosen(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -78,7 +85,12 @@ class ElementSample:
         wanted = _MARGIN * self._size + 6 * np.sqrt(self._size) + 50
         return int(min(1.0, wanted / max(expected, 1.0)) * EVERY_HASH)
 
-    def _pick(self, block: Block, bound: int, length: int) -> PickResult:
+    def _pick(self, block: Block, bound: int, length: int) -> NDArray[np.int64]:
         """From the first `length` elements of a block."""
         views = [view.first(length) for view in block.views]
-        return self._kernels.pick(views, size=length, seed=self._seed, offset=block.start, below=bound)
+        return self._kernels.pick(views, seed=self._seed, offset=block.start, below=bound)
+
+
+def _share(bound: int) -> float:
+    """The share of all elements whose hash is so small."""
+    return (bound + 1) / (EVERY_HASH + 1)

@@ -36,7 +36,7 @@ def measure(
     kernels: Kernels,
     sample_size: int,
 ) -> Measurement:
-    """Read every element once (twice where informative ones are unevenly spread). Raises NonFiniteError."""
+    """Read every element once (more often where informative ones are unevenly spread). Raises NonFiniteError."""
     dtypes = tuple(info.dtype for info in tensor.sources)
     lattices = tuple(
         effective_lattice(_runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model))
@@ -48,7 +48,7 @@ def measure(
         parts.append(kernels.gram(block.views, lattices[0].lattice))
         _refuse_nonfinite(tensor, catalogs, parts[-1].nonfinite)
         sample.take(block)
-    if sample.short:
+    while sample.short:
         sample.restart()
         for block in resident.blocks():
             sample.take(block)

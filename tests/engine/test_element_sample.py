@@ -52,9 +52,11 @@ SPREADS = {
 def test_it_is_the_sample_of_the_whole_tensor(spread, size):
     views = models(SPREADS[spread])
     index, values, informative, passes = gathered(views, size, 8)
-    expected = pick_reference.pick(views, size=size, seed=5)
-    assert informative == expected.informative
-    np.testing.assert_array_equal(index, expected.index)
+    everything = pick_reference.pick(views, seed=5)
+    np.testing.assert_array_equal(index, everything[pick_reference.smallest_hashes(everything, size, 5)])
+    assert informative == pytest.approx(len(everything), rel=6 / np.sqrt(max(len(index), 1)))
+    if len(index) < size:
+        assert informative == len(everything)
     np.testing.assert_array_equal(values, np.stack([decode(v.bits[index], v.dtype) for v in views]))
     assert passes <= 2
 
