@@ -31,12 +31,15 @@ from numba import njit, float32, float64, int64, uint32, int32
 from reconstruct.kernels.intrinsics import bits_to_float, float_to_bits, fma32, half_to_float
 from reconstruct.kernels.intrinsics import round_mantissa, trailing_zeros
 from reconstruct.kernels.formats import FLOAT8_TABLES
+from reconstruct.kernels.replay_careful import count_carefully, half_round, sum_of_squares, tally
 E4M3 = FLOAT8_TABLES["F8_E4M3"]
 E5M2 = FLOAT8_TABLES["F8_E5M2"]
 
 '''
 #: Kept code is valid only for the helper functions it was compiled with, which numba does not check.
-_HELPERS = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("intrinsics.py", "formats.py"))
+_HELPERS = "".join(
+    (Path(__file__).parent / name).read_text("utf-8") for name in ("intrinsics.py", "formats.py", "replay_careful.py")
+)
 _LOCK = threading.Lock()
 _COMPILED: dict[str, Callable[..., Any]] = {}
 

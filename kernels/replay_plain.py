@@ -1,60 +1,86 @@
-"""Text of the replay loop for chunks whose numbers are all ordinary: no test an element, vectorised throughout.
+"""Text of the replay kernel for ordinary numbers on the suspect's lattice: no test an element, vectorised throughout.
 
-One element costs about 65 instructions for bfloat16 and three sources. What it leaves out is done by `differing`, for
-chunks in which some element is not reproduced, and, for chunks that are not plain, by the loops of `replay_source`.
+A chunk is taken as if all its numbers were finite and their rounding a matter of mantissa bits alone. One that proves
+otherwise adds nothing and is marked in `refused`: `replay_general` takes it. One element costs about 65 instructions
+for bfloat16 and three sources, and 8 or more elements run at once. What that loop leaves out is done by `differing`,
+for parts of a chunk in which some element is not reproduced.
 """
 
 from __future__ import annotations
 
 from reconstruct.kernels.formulas import Formula
-from reconstruct.kernels.replay_prediction import prediction_source
+from reconstruct.kernels.replay_careful import CAREFUL, NOTHING
+from reconstruct.kernels.replay_text import (
+    REPLAY_CHUNK,
+    Names,
+    chunk_views,
+    code_source,
+    names_of,
+    prediction_source,
+    sum_of_histograms,
+)
 from reconstruct.kernels.results import MAXIMUM_STEPS, STRATA
 
-__all__ = ["CAREFUL", "NOTHING", "SUMS", "WIDTH", "code_source", "plain_source"]
+__all__ = ["plain_source"]
 
-WIDTH = 2 * MAXIMUM_STEPS + 1
-#: Codes of elements: stratum and steps as one number, or not novel (nothing more to count), or in need of care.
-NOTHING = len(STRATA) * WIDTH
-CAREFUL = NOTHING + 1
+_PART = 256  # elements of a chunk that need no second look if every one of them is reproduced
 
 
-SUMS = (
-    '@njit(nogil=True, fastmath={"reassoc", "contract"})',
-    "def sum_of_squares(x):",
-    "    quick = float32(0)",
-    "    for i in range(x.shape[0]):",
-    "        quick += x[i] * x[i]",
-    "    if np.isfinite(quick):",
-    "        return float64(quick)",
-    "    total = float64(0)",
-    "    for i in range(x.shape[0]):",
-    "        total += float64(x[i]) * float64(x[i])",
-    "    return total",
-    "",
-    # Four histograms side by side: one hot bin would wait for itself. No branches: any code has a bin.
-    "@njit(nogil=True)",
-    "def tally(codes, histogram):",
-    "    whole = codes.shape[0] // 4 * 4",
-    "    for i in range(0, whole, 4):",
-    "        histogram[0, uint32(codes[i])] += 1",
-    "        histogram[1, uint32(codes[i + 1])] += 1",
-    "        histogram[2, uint32(codes[i + 2])] += 1",
-    "        histogram[3, uint32(codes[i + 3])] += 1",
-    "    for i in range(whole, codes.shape[0]):",
-    "        histogram[0, uint32(codes[i])] += 1",
-    f"    careful = histogram[0, {CAREFUL}]",
-    "    for part in range(1, 4):",
-    f"        careful += histogram[part, {CAREFUL}]",
-    f"        histogram[part, {CAREFUL}] = 0",
-    f"    histogram[0, {CAREFUL}] = 0",
-    "    return careful > 0",
-    "",
-)
+def plain_source(dtypes: tuple[str, ...], formula: Formula, mantissa: int) -> str:
+    """The kernel for models of these dtypes, suspect first, on a lattice of so many mantissa bits (1 to 23)."""
+    names = names_of(dtypes, formula)
+    parts = ", ".join(f"v{j}[begin:end]" for j in range(len(dtypes)))
+    count = REPLAY_CHUNK // _PART
+    lines = [
+        *_loops(names, formula, mantissa),
+        '@njit(nogil=True, cache=True, error_model="numpy")',
+        f"def replay({names.models}, coefficients, divisors, shares, low, counts, energy, steps, refused):",
+        f"    codes = np.empty({REPLAY_CHUNK}, np.int32)",
+        f"    residuals = np.empty({REPLAY_CHUNK}, np.{names.precision})",
+        f"    predictions = np.empty({REPLAY_CHUNK}, np.float32)",
+        f"    aways = np.empty({REPLAY_CHUNK}, np.{names.precision})",
+        f"    differs = np.zeros({count}, np.bool_)",
+        f"    found = np.zeros({4 + len(STRATA)}, np.int64)",
+        f"    histogram = np.zeros((coefficients.shape[0], 4, {CAREFUL + 1}), np.int64)",
+        *chunk_views(len(dtypes)),
+        "        for v in range(coefficients.shape[0]):",
+        *[f"            c{j} = coefficients[v, {j}]" for j in range(len(names.sources))],
+        "            divisor, share = divisors[v], shares[v]",
+        "            for k in range(found.shape[0]):",
+        "                found[k] = 0",
+        f"            unequal = plain({names.views}, {names.weights}, divisor, low,",
+        "                            predictions, aways, residuals, found)",
+        "            state, size = unequal, n",
+        "            if unequal > 0:",
+        # Where few elements differ they are looked for in small parts; where many do, the chunk is one part.
+        f"                size = {_PART} if 8 * unequal < n else n",
+        "                for part in range((n + size - 1) // size):",
+        "                    begin, end = part * size, min(n, part * size + size)",
+        "                    differs[part] = some_differ(v0[begin:end], predictions[begin:end])",
+        "                    if differs[part]:",
+        f"                        good = differing({parts}, share, predictions[begin:end],",
+        "                                         aways[begin:end], residuals[begin:end], codes[begin:end], found)",
+        "                        state = min(state, good)",
+        "            if state < 0:",
+        f"                refused[v, start // {REPLAY_CHUNK}] = True",
+        "                continue",
+        "            counts[v, 0] += n",
+        "            for k in range(4):",
+        "                counts[v, k + 1] += found[k]",
+        "            energy[v] += sum_of_squares(residuals[:n])",
+        f"            for k in range({len(STRATA)}):",
+        f"                beyond = found[k + 5] if k + 1 < {len(STRATA)} else 0",
+        f"                steps[v, k, {MAXIMUM_STEPS}] += found[k + 4] - beyond",
+        "            if unequal > 0:",
+        "                for part in range((n + size - 1) // size):",
+        "                    if differs[part]:",
+        "                        tally(codes[part * size:min(n, part * size + size)], histogram[v])",
+        *sum_of_histograms(),
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def plain_source(
-    views: str, weights: str, decoded: list[str], formula: Formula, s: list[str], f: str, mantissa: int
-) -> list[str]:
+def _loops(names: Names, formula: Formula, mantissa: int) -> list[str]:
     """The loop for chunks whose numbers are all ordinary, and the one that tells how the unequal ones differ.
 
     Both add to `found`: exact, close, inside, novel, then reproduced novel elements from each stratum upwards. `plain`
@@ -63,6 +89,7 @@ def plain_source(
     infinity is NaN), the difference tells of the suspect. Distances from the nearest source, `aways`, are kept in
     spacings of the prediction.
     """
+    s, f, views, weights, decoded = names.sources, names.precision, names.views, names.weights, names.decoded
     drop = 23 - mantissa
     mask = 0xFFFFFFFF ^ ((1 << drop) - 1)
     rounding = [
@@ -142,16 +169,4 @@ def plain_source(
         "    found[2] += inside",
         "    return -1 if peak >= uint32(0x7F800000) else 0",
         "",
-    ]
-
-
-def code_source(f: str) -> list[str]:
-    """`code` from `away` (in spacings), `difference` and `inverse`: stratum and steps as one number."""
-    return [
-        "        k = int32(0)",
-        *[f"        k = int32(k + int32(away >= {f}({edge!r})))" for edge in STRATA[1:]],
-        f"        size = int32(min(abs(difference) * {f}(inverse) + {f}(0.5), {f}({MAXIMUM_STEPS})))",
-        f"        size = max(size, int32(1)) if difference != {f}(0) else int32(0)",
-        f"        step = int32(-size) if difference < {f}(0) else size",
-        f"        code = int32(int32(k * int32({WIDTH})) + int32(step + int32({MAXIMUM_STEPS})))",
     ]

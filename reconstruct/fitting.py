@@ -63,10 +63,7 @@ def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np
         found = np.asarray(np.linalg.lstsq(few.X, few.Y, rcond=None)[0], np.float64)
     if len(few) < 4 * rows.X.shape[1]:
         return found
-    try:
-        return interval_fit(few, found)
-    except np.linalg.LinAlgError:
-        return found
+    return interval_fit(few, found)
 
 
 def best_certificate(rows: Rows, start: NDArray[np.float64]) -> Box | None:

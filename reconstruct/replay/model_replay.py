@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from reconstruct.dataset import Dataset
 from reconstruct.kernels.results import ReplayResult
 from reconstruct.parallel import parallel
+from reconstruct.replay.samples import DELTA
 from reconstruct.replay.variants import Variant, in_program_form
 
 __all__ = ["ModelReplay", "replay_model", "wrong_coefficients"]
@@ -59,10 +60,8 @@ def replay_model(
         vector, divisor = in_program_form(chosen, variant)
         formula = variant.arithmetic.formula
         result = data.replay(position, variant.order, vector[None], np.array([divisor]), formula)
-        forms = [in_program_form(wrong, variant) for wrong in wrong_coefficients(chosen)]
-        decoys = data.replay_sample(
-            position, np.array([v for v, _ in forms]), formula, np.array([d for _, d in forms]), variant.order
-        )
+        # What chance reaches does not depend on the order of operations: one formula serves all decoys.
+        decoys = data.replay_sample(position, np.array(wrong_coefficients(chosen)), DELTA)
         if progress is not None:
             progress(data.measurements[position].elements)
         return result, decoys.vector(int(np.argmax(decoys.novel_exact)))

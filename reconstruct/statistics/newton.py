@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from reconstruct.statistics.small_systems import solve_small
+
 __all__ = ["damped_newton"]
 
 _EDGES = np.array([1e6, 1e4, 100.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003])
@@ -20,8 +22,10 @@ _FAST = {"reassoc", "contract", "nnan", "nsz"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _applied(columns, w, out):  # type: ignore[no-untyped-def]
-    """out = X w, added to what it holds."""
+def _applied(columns, w, out, share, Y):  # type: ignore[no-untyped-def]
+    """out = X w + share Y."""
+    for i in range(len(out)):
+        out[i] = share * Y[i]
     for j in range(len(w)):
         column, factor = columns[j], w[j]
         for i in range(len(out)):
@@ -83,19 +87,23 @@ def _largest(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _energy(columns):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for j in range(columns.shape[0]):
+        for i in range(columns.shape[1]):
+            total += columns[j, i] * columns[j, i]
+    return total
+
+
+@njit(cache=True, nogil=True)
 def damped_newton(columns, Y, epsilon, start):  # type: ignore[no-untyped-def]
     """columns float64 [K, n], Y float64 [n], epsilon in the same unit, start float64 [K] -> w float64 [K]."""
     size = len(start)
-    w = start.copy()
-    gradient, hessian = np.zeros(size), np.zeros((size, size))
+    w, gradient, hessian = start.copy(), np.zeros(size), np.zeros((size, size))
     slope, weight, direction = np.empty(len(Y)), np.empty(len(Y)), np.zeros(len(Y))
-    residual = -Y
-    _applied(columns, w, residual)
-    energy = 0.0
-    for j in range(size):
-        for x in columns[j]:
-            energy += x * x
-    ridge = 1e-9 * max(1.0, energy / max(len(Y), 1))
+    residual = np.empty(len(Y))
+    _applied(columns, w, residual, -1.0, Y)
+    ridge = 1e-9 * max(1.0, _energy(columns) / max(len(Y), 1))
     farthest = _largest(residual)
     for e in range(len(_EDGES)):
         width = _EDGES[e]
@@ -106,18 +114,19 @@ def damped_newton(columns, Y, epsilon, start):  # type: ignore[no-untyped-def]
                 break
             for j in range(size):
                 hessian[j, j] += ridge
-            step = np.linalg.solve(hessian, gradient)
+            step = solve_small(hessian, gradient)
+            if not np.isfinite(step[0]):
+                return w
             descent = 0.0
             for j in range(size):
                 descent += gradient[j] * step[j]
-            direction[:] = 0.0
-            _applied(columns, step, direction)
+            _applied(columns, step, direction, 0.0, direction)
             damping = _damping(residual, direction, descent, epsilon, width)
             if damping == 0.0:
                 break
-            w = w - damping * step
-            residual[:] = -Y
-            _applied(columns, w, residual)
-            if damping == 1.0 and np.abs(step).max() < 1e-9:
+            for j in range(size):
+                w[j] -= damping * step[j]
+            _applied(columns, w, residual, -1.0, Y)
+            if damping == 1.0 and _largest(step) < 1e-9:
                 break
     return w

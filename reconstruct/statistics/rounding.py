@@ -87,7 +87,7 @@ def rows_of(values: NDArray[np.float32], lattice: Lattice) -> Rows:
 def interval_fit(rows: Rows, start: NDArray[np.float64], epsilon: float = 0.5) -> NDArray[np.float64]:
     """min_w sum max(0, |X w - Y| - epsilon), float64 [K]: tolerates outliers, needs no good starting point.
 
-    Raises numpy.linalg.LinAlgError where the deltas are exactly collinear.
+    Where the deltas are exactly collinear it stays as near to `start` as it can.
     """
     solution: NDArray[np.float64] = damped_newton(
         np.ascontiguousarray(rows.X.T),

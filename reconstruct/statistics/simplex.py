@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from reconstruct.statistics.small_systems import solve_small
+
 __all__ = ["INFEASIBLE", "OPTIMAL", "STALLED", "dual_simplex"]
 
 OPTIMAL, INFEASIBLE, STALLED = 0, 1, 2
@@ -36,17 +38,33 @@ def _worst(columns, Y, epsilon, v, excess):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _leaving(shares, multipliers):  # type: ignore[no-untyped-def]
+    """Which of the rows that hold v gives way, by the ratio test; -1 if none can. Updates `multipliers`."""
+    leaving, ratio = -1, np.inf
+    for j in range(len(shares)):
+        if shares[j] > 1e-12 and multipliers[j] < ratio * shares[j]:
+            leaving, ratio = j, multipliers[j] / shares[j]
+    if leaving >= 0:
+        for j in range(len(shares)):
+            multipliers[j] = max(multipliers[j] - ratio * shares[j], 0.0)
+        multipliers[leaving] = ratio
+    return leaving
+
+
+@njit(cache=True, nogil=True)
 def dual_simplex(columns, Y, epsilon, objective, bound, feasible):  # type: ignore[no-untyped-def]
     """columns float64 [K, n], Y and epsilon float64 [n], objective float64 [K] -> (state, value, v float64 [K]).
 
     `STALLED`: too many steps (degenerate corners); `value` is a lower bound then, as it is with `INFEASIBLE`.
     """
     size = len(objective)
-    active, limits, multipliers = np.zeros((size, size)), np.full(size, bound), np.abs(objective)
+    active, turned, entering = np.zeros((size, size)), np.zeros((size, size)), np.zeros(size)
+    limits, multipliers = np.empty(size), np.empty(size)
     for j in range(size):
+        limits[j], multipliers[j] = bound, abs(objective[j])
         active[j, j] = -1.0 if objective[j] >= 0 else 1.0
     excess = np.empty(len(Y))
-    v = np.linalg.solve(active, limits)
+    v = solve_small(active, limits)
     value = 0.0
     for _ in range(_STEPS):
         value = 0.0
@@ -59,18 +77,15 @@ def dual_simplex(columns, Y, epsilon, objective, bound, feasible):  # type: igno
         for j in range(size):
             side += columns[j, row] * v[j]
         sign = 1.0 if side > 0 else -1.0
-        entering = sign * columns[:, row].copy()
-        shares = np.linalg.solve(active.T.copy(), entering)
-        leaving, ratio = -1, np.inf
         for j in range(size):
-            if shares[j] > 1e-12 and multipliers[j] < ratio * shares[j]:
-                leaving, ratio = j, multipliers[j] / shares[j]
+            entering[j] = sign * columns[j, row]
+            for k in range(size):
+                turned[j, k] = active[k, j]
+        leaving = _leaving(solve_small(turned, entering), multipliers)
         if leaving < 0:
             return INFEASIBLE, value, v
         for j in range(size):
-            multipliers[j] = max(multipliers[j] - ratio * shares[j], 0.0)
-        multipliers[leaving] = ratio
-        active[leaving] = entering
+            active[leaving, j] = entering[j]
         limits[leaving] = sign * Y[row] + epsilon[row]
-        v = np.linalg.solve(active, limits)
+        v = solve_small(active, limits)
     return STALLED, value, v
