@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reconstruct.errors import ReconstructError
     from reconstruct.reconstruction import Reconstruction
     from reconstruct.verdict import Verdict, VerdictKind
+    from reconstruct.verification.run import verify
 
 __all__ = [
     "ReconstructError",
@@ -36,11 +37,12 @@ __all__ = [
     "load_run",
     "refit",
     "resume",
+    "verify",
 ]
 
 _HOMES = {
     "fit": "api", "load_run": "api", "refit": "api", "resume": "api", "ReconstructError": "errors",
-    "Reconstruction": "reconstruction", "Verdict": "verdict", "VerdictKind": "verdict",
+    "Reconstruction": "reconstruction", "Verdict": "verdict", "VerdictKind": "verdict", "verify": "verification.run",
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from reconstruct.evidence import Measurement, SourceTable
 from reconstruct.kernels.select import Kernels, select
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.sampling import SamplingPlan
-from reconstruct.schema import FAMILIES, ComputeConfig, HypothesesConfig
+from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
 from reconstruct.verdict import decide
 
 __all__ = ["Progress", "Silent", "fit", "load_run", "refit", "resume"]
@@ -63,7 +63,7 @@ def fit(
     base: str | Path | None = None,
     *,
     folder: str | Path | None = None,
-    families: Sequence[str] = FAMILIES,
+    families: Sequence[str] = DEFAULT_FAMILIES,
     sampling: SamplingPlan | None = None,
     threads: int = 0,
     kernels: str = "auto",
@@ -110,7 +110,7 @@ def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
 
 
 def refit(
-    folder: str | Path, parents: Sequence[str] = (), families: Sequence[str] = FAMILIES, *, threads: int = 0
+    folder: str | Path, parents: Sequence[str] = (), families: Sequence[str] = DEFAULT_FAMILIES, *, threads: int = 0
 ) -> Reconstruction:
     """Fit a finished run again with fewer parents or other families, from its store alone (replays on the samples).
 

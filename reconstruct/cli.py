@@ -14,10 +14,12 @@ _USAGE = """\
 usage: reconstruct <verb> [key=value ...]
 
   fit      rebuild a suspect checkpoint from candidate parents: reconstruct fit suspect=S parents=[A,B] base=C
+  verify   is a claimed recipe what the weights follow: reconstruct verify suspect=S recipe=claimed.yml
   report   draw the report of a finished run again, without weights: reconstruct report run=runs/<folder>
 
 reconstruct <verb> --help lists a verb's options; --cfg job shows them as composed; -m runs a sweep.
-Exit codes: 0 done (whatever the verdict), 2 bad input or configuration, 3 incomplete, 130 interrupted.
+Exit codes: 0 done (whatever the verdict), 1 refuted (verify strict=true), 2 bad input or configuration, 3 incomplete,
+130 interrupted.
 """
 
 
@@ -78,6 +80,36 @@ def _fit() -> None:
     _run_hydra("fit", body)
 
 
+def _as_hydra_takes_it(argument: str) -> str:
+    """recipe=F is recipe.file=F; recipe.paths={org/a: ./a} becomes a list, as Hydra takes no slash in a key."""
+    if argument.startswith("recipe="):
+        return f"recipe.file={argument.removeprefix('recipe=')}"
+    if argument.startswith("recipe.paths={"):
+        import yaml
+
+        try:
+            pairs = yaml.safe_load(argument.removeprefix("recipe.paths=")).items()
+        except (yaml.YAMLError, AttributeError):
+            return argument
+        quoted = (f"{reference}={folder}".replace("\\", "\\\\").replace("'", "\\'") for reference, folder in pairs)
+        return "recipe.paths=[" + ",".join(f"'{pair}'" for pair in quoted) + "]"
+    return argument
+
+
+def _verify() -> None:
+    sys.argv[1:] = [_as_hydra_takes_it(argument) for argument in sys.argv[1:]]
+
+    def body(config: Any) -> None:
+        from reconstruct.commands import run_verify
+        from reconstruct.schema import VerifyConfig, to_dataclass
+
+        chosen = to_dataclass(config, VerifyConfig)
+        if run_verify(chosen) and chosen.strict:
+            sys.exit(1)
+
+    _run_hydra("verify", body)
+
+
 def _report() -> None:
     def body(config: Any) -> None:
         from reconstruct.commands import run_report
@@ -88,4 +120,4 @@ def _report() -> None:
     _run_hydra("report", body)
 
 
-_VERBS: dict[str, Callable[[], None]] = {"fit": _fit, "report": _report}
+_VERBS: dict[str, Callable[[], None]] = {"fit": _fit, "verify": _verify, "report": _report}

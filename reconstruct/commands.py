@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from reconstruct.api import fit, load_run, refit, resume
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.report.result import to_json
-from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig
+from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig, VerifyConfig
 
-__all__ = ["run_fit", "run_report", "write_report"]
+if TYPE_CHECKING:
+    from reconstruct.verification.run import Verification
+
+__all__ = ["run_fit", "run_report", "run_verify", "write_report"]
 
 
 def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction:
@@ -34,6 +38,56 @@ def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction
             )  # fmt: skip
     write_report(run, config.report, folder / "report", console)
     return run
+
+
+def run_verify(config: VerifyConfig, console: Console | None = None) -> bool:
+    """`reconstruct verify`: whether the claim is refuted. Raises ReconstructError."""
+    from reconstruct.report.console import progress
+    from reconstruct.report.verification import card_json, print_card
+    from reconstruct.verification.card import verify_card
+    from reconstruct.verification.run import verify
+
+    console = console or Console()
+    assert config.suspect is not None  # the schema demands it
+    folder = _output_folder(config.folder)
+    options: dict[str, Any] = {
+        "paths": config.recipe.folders, "seed": config.recipe.seed, "folder": folder, "threads": config.compute.threads,
+        "sampling": config.sampling.plan(),
+    }  # fmt: skip
+    with progress(console, config.report.console) as watch:
+        if config.recipe.file is not None:
+            result = verify(config.suspect, config.recipe.file, progress=watch, **options)
+        else:
+            card = verify_card(config.suspect, parents=config.parents, progress=watch, **options)
+    if config.recipe.file is not None:
+        _write_verification(result, config.report, folder / "report", console)
+        return result.refuted
+    for number, outcome in enumerate(card.outcomes):
+        if outcome.verification is not None:
+            _write_verification(outcome.verification, config.report, folder / f"claim-{number}" / "report", None)
+    target = folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "result.json").write_text(card_json(card), "utf-8")
+    if config.report.console:
+        print_card(console, card)
+        console.print(f"report: {target}", soft_wrap=True, highlight=False)
+    return card.refuted
+
+
+def _write_verification(result: Verification, config: ReportConfig, target: Path, console: Console | None) -> None:
+    from reconstruct.report.verification import check_table, print_verification, verification_json
+
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "result.json").write_text(verification_json(result), "utf-8")
+    if config.table:
+        check_table(result).to_parquet(target / "checks.parquet")
+    if config.plots:
+        from reconstruct.report.plots import draw_verification
+
+        draw_verification(result, target, tuple(config.formats))
+    if config.console and console is not None:
+        print_verification(console, result)
+        console.print(f"report: {target}", soft_wrap=True, highlight=False)
 
 
 def run_report(config: ReportVerbConfig, console: Console | None = None) -> Reconstruction:
@@ -67,9 +121,13 @@ def write_report(run: Reconstruction, config: ReportConfig, target: Path, consol
 
 
 def _run_folder(config: FitConfig) -> Path:
+    return _output_folder(config.resume or config.folder)
+
+
+def _output_folder(named: str | None) -> Path:
     """Hydra's output folder of this job, else what the configuration says, else a new one under runs/."""
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
         return Path(HydraConfig.get().runtime.output_dir)
-    return Path(config.resume or config.folder or "runs/fit")
+    return Path(named or "runs/fit")

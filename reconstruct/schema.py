@@ -10,19 +10,23 @@ from reconstruct.errors import ConfigurationError
 from reconstruct.sampling import SamplingPlan
 
 __all__ = [
+    "DEFAULT_FAMILIES",
     "FAMILIES",
     "ComputeConfig",
     "EngineConfig",
     "FitConfig",
     "HypothesesConfig",
+    "RecipeConfig",
     "ReportConfig",
     "ReportVerbConfig",
     "SamplingConfig",
+    "VerifyConfig",
     "register",
     "to_dataclass",
 ]
 
-FAMILIES = ("linear", "slerp", "task_arithmetic")
+DEFAULT_FAMILIES = ("linear", "slerp", "task_arithmetic")
+FAMILIES = (*DEFAULT_FAMILIES, "nuslerp", "multislerp", "karcher", "model_stock", "passthrough")
 _KERNELS = ("auto", "triton", "processor", "reference")
 _ENGINES = ("local",)
 _FORMATS = ("png", "svg")
@@ -38,7 +42,7 @@ def _choose(value: str, allowed: tuple[str, ...], option: str) -> None:
 class HypothesesConfig:
     """`families`: the merge families that are fitted."""
 
-    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+    families: list[str] = field(default_factory=lambda: list(DEFAULT_FAMILIES))
 
     def __post_init__(self) -> None:
         if not self.families:
@@ -142,6 +146,52 @@ class FitConfig:
 
 
 @dataclass
+class RecipeConfig:
+    """`file`: a mergekit configuration; `paths`: its model references -> local folders; `seed`: of mergekit-yaml."""
+
+    file: str | None = None
+    paths: Any = None
+    seed: int | None = None
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """`paths`, which may also be a list of "reference=folder": Hydra's command line takes no slash in a key."""
+        pairs = self.paths.items() if isinstance(self.paths, dict) else (str(p).split("=", 1) for p in self.paths or [])
+        try:
+            return {str(reference).strip(): str(folder).strip() for reference, folder in pairs}
+        except ValueError:
+            raise ConfigurationError(
+                "not a mapping of models to folders", subject="recipe.paths",
+                remedy="Say recipe.paths={org/a: ./a, org/b: ./b}",
+            ) from None  # fmt: skip
+
+
+@dataclass
+class VerifyConfig:
+    """`reconstruct verify`. `claim`: "card" for what the suspect's own folder says; `strict`: exit 1 if refuted."""
+
+    suspect: str | None = None
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    claim: str | None = None
+    parents: list[str] = field(default_factory=list)
+    folder: str | None = None
+    strict: bool = False
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if not self.suspect:
+            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder or file>")
+        if self.claim is not None:
+            _choose(self.claim, ("card",), "claim")
+        if (self.recipe.file is None) == (self.claim is None):
+            raise ConfigurationError(
+                "one claim at a time", subject="recipe", remedy="Say recipe=<configuration.yml>, or claim=card"
+            )
+
+
+@dataclass
 class ReportVerbConfig:
     """`reconstruct report`. `run`: the folder of a finished run."""
 
@@ -160,6 +210,7 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="fit_schema", node=FitConfig)
+    store.store(name="verify_schema", node=VerifyConfig)
     store.store(name="report_schema", node=ReportVerbConfig)
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
     OmegaConf.register_new_resolver("subdir_unless", lambda value: None if value else ".hydra", replace=True)

@@ -168,5 +168,99 @@ def test_experiments_override_the_primary_configuration(run):
 def test_help_of_a_verb_names_groups_and_examples(run):
     code, out, _ = run("fit", "--help")
     assert code == 0
-    assert "hypotheses: all, linear, slerp, task_arithmetic" in out
+    assert "hypotheses: all, default, linear, slerp, task_arithmetic" in out
     assert "refit=" in out
+
+
+RECIPE = f"""merge_method: linear
+dtype: float32
+out_dtype: bfloat16
+models:
+  - model: {CODE}
+    parameters: {{weight: 0.565}}
+  - model: org/docs
+    parameters: {{weight: 0.435}}
+"""
+
+
+@pytest.fixture
+def claimed(tmp_path):
+    """A recipe file of which one model has to be found by `recipe.paths`."""
+    path = tmp_path / "claimed.yml"
+    path.write_text(RECIPE)
+    return path
+
+
+QUIET = ("report=quiet", "report.console=true")
+
+
+def test_a_claimed_recipe_is_verified(run, blend_folder, claimed):
+    paths = f"recipe.paths={{org/docs: {DOCS}}}"
+    code, out, _ = run("verify", f"suspect={blend_folder}", f"recipe={claimed}", paths, "folder=v", *QUIET)
+    assert code == 0
+    assert out.startswith("confirmed")
+    assert json.loads((claimed.parent / "v/report/result.json").read_text())["conclusion"]["kind"].startswith(
+        "confirmed"
+    )
+    assert (claimed.parent / "v/report/checks.parquet").is_file()
+
+
+def test_a_wrong_recipe_ends_with_1_where_that_is_asked_for(run, blend_folder, claimed):
+    claimed.write_text(RECIPE.replace("0.565", "0.575").replace("org/docs", str(DOCS)))
+    arguments = ("verify", f"suspect={blend_folder}", f"recipe={claimed}", *QUIET)
+    code, out, _ = run(*arguments, "folder=lenient")
+    assert code == 0
+    assert out.startswith("refuted")
+    assert "0.575 is claimed, 0.565 reproduces" in " ".join(out.split())
+    assert run(*arguments, "folder=strict", "strict=true")[0] == 1
+
+
+def test_plots_of_a_verification_are_drawn(run, blend_folder, claimed):
+    claimed.write_text(RECIPE.replace("0.565", "0.575").replace("org/docs", str(DOCS)))
+    code, _, _ = run("verify", f"suspect={blend_folder}", f"recipe={claimed}", "folder=v", "report.console=false")
+    assert code == 0
+    drawn = {path.name for path in (claimed.parent / "v/report").iterdir()}
+    assert {"identical-per-layer.png", "claimed-and-fitted.png", "claimed-and-fitted.svg"} <= drawn
+
+
+def test_the_claims_of_a_folder_are_verified(run, blend_folder, tmp_path):
+    suspect = save(tmp_path / "named", load(blend_folder))
+    (suspect / "README.md").write_text("---\nbase_model: org/code\nbase_model_relation: finetune\n---\n")
+    code, out, _ = run(
+        "verify", f"suspect={suspect}", "claim=card", f"recipe.paths={{org/code: {CODE}}}", f"parents=[{DOCS}]",
+        "folder=v", "strict=true", *QUIET,
+    )  # fmt: skip
+    assert code == 1
+    assert "contradicted   fine-tune of org/code" in out
+    assert json.loads((tmp_path / "v/report/result.json").read_text())["claims"][0]["state"] == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("recipe=claimed.yml",), ["suspect", "missing"]),
+        (("suspect=s",), ["recipe", "claim=card"]),
+        (("suspect=s", "recipe=claimed.yml", "claim=card"), ["one claim at a time"]),
+        (("suspect=s", "claim=cart"), ["claim", "There are card"]),
+        (("suspect=s", "recipe=nowhere.yml"), ["nowhere.yml", "no such file"]),
+        (("suspect=s", "recipe=claimed.yml"), ["org/docs", "recipe.paths={org/docs: ./folder}"]),
+    ],
+)
+def test_mistakes_in_a_verification_end_in_one_message(run, claimed, arguments, words):
+    refused(run("verify", *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("just words", ["claimed.yml", "not a mapping"]),
+        ("merge_method: sperl\nmodels: []", ["claimed.yml", "line 1", "no method 'sperl'", "slerp"]),
+        (
+            f"merge_method: slerp\nbase_model: {CODE}\nmodels: [{{model: {CODE}}}, {{model: {DOCS}}}]",
+            ["claimed.yml", "t"],
+        ),
+    ],
+)
+def test_files_that_are_no_recipe_end_in_one_message(run, blend_folder, claimed, text, words):
+    claimed.write_text(text)
+    refused(run("verify", f"suspect={blend_folder}", "recipe=claimed.yml"), *words)

@@ -70,10 +70,11 @@ def plot_settings() -> Iterator[None]:
         yield
 
 
-def new_figure(finding: str, verdict: Verdict, suspect: str, detail: str, height: float) -> Figure:
+def new_figure(finding: str, verdict: Verdict | str, suspect: str, detail: str, height: float) -> Figure:
     """A figure with its heading: what is seen, in words; then whose weights these are, the verdict, and a detail."""
     lines = _balanced(legible(finding), 80)
-    about = f"{name_of(suspect, 60)}   |   verdict: {VERDICT_WORDS[verdict.kind]}"
+    said = verdict if isinstance(verdict, str) else f"verdict: {VERDICT_WORDS[verdict.kind]}"
+    about = f"{name_of(suspect, 60)}   |   {said}"
     below = [about, *_balanced(legible(detail), 112)]
     head = 0.16 + 0.27 * len(lines) + 0.22 * len(below) + 0.08
     height += head

@@ -12,7 +12,9 @@ from reconstruct.verdict import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PLOTS", "build_figures", "draw_plots"]
+    from reconstruct.verification.run import Verification
+
+__all__ = ["PLOTS", "build_figures", "draw_plots", "draw_verification"]
 
 #: File names, in the order in which a report shows them.
 PLOTS = ("residual-per-layer", "coefficients-per-layer", "heat-map", "spike-histogram", "untouched-share")
@@ -37,6 +39,18 @@ def draw_plots(
             for name, figure in build_figures(evidence, verdict, suspect).items()
             for suffix in formats
         ]
+
+
+def draw_verification(result: Verification, folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write the plots of a verification that have something to show."""
+    from reconstruct.report.plot_style import plot_settings, save, settle
+    from reconstruct.report.plot_verification import claimed_and_fitted, identical_per_layer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with plot_settings():
+        drawn = {"identical-per-layer": identical_per_layer(result), "claimed-and-fitted": claimed_and_fitted(result)}
+        settled = {name: settle(figure) for name, figure in drawn.items() if figure is not None}
+        return [save(figure, folder / f"{name}.{suffix}") for name, figure in settled.items() for suffix in formats]
 
 
 def build_figures(evidence: ModelEvidence, verdict: Verdict, suspect: str) -> dict[str, Figure]:

@@ -77,8 +77,8 @@ def _digits(bits):  # type: ignore[no-untyped-def]
     """
     used, lowest, exponents = np.zeros(24, np.int64), np.zeros(280, np.int64), np.zeros(280, np.int64)
     for b in bits:
-        exponent = np.int64((b >> 23) & 0xFF)
-        exponent = (exponent if exponent > 0 else 1) - 127 - _SMALLEST
+        biased = np.int64((b >> 23) & 0xFF)
+        exponent = (biased if biased > 0 else 1) - 127 - _SMALLEST
         fraction = np.int64(b & 0x7FFFFF) | 0x800000
         # As a float its lowest bit is a power of two, whose exponent counts the zeros below it.
         digits = 150 - np.int64(float_to_bits(np.float32(fraction & -fraction)) >> 23)

@@ -1,0 +1,211 @@
+"""Claimed recipes against weights that mergekit made: true ones are confirmed, wrong ones refuted by name, and what
+training or other programs did is told apart from a lie.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from support.cases import cut, trained_further
+from support.family import BASE, CODE, CODE_SEED2, DOCS, blend, load, save
+
+import reconstruct
+from reconstruct.errors import ConfigurationError, StoreError
+from reconstruct.replay.mergekit import MergekitReplay
+from reconstruct.report.verification import check_table, verification_json
+from reconstruct.verification.comparison import CheckState
+from reconstruct.verification.conclusion import ConclusionKind
+
+A, B, C = map(str, (CODE, DOCS, BASE))
+
+
+def models(*parameters):
+    return [{"model": m, **({"parameters": p} if p else {})} for m, p in zip((A, B), parameters, strict=True)]
+
+
+LINEAR = {"merge_method": "linear", "dtype": "bfloat16", "models": models({"weight": 0.6}, {"weight": 0.4})}
+FILTERED = {
+    "merge_method": "linear", "dtype": "float32", "out_dtype": "bfloat16",
+    "models": models({"weight": [{"filter": "mlp", "value": [0.2, 0.8]}, {"value": 0.5}]}, {"weight": 0.5}),
+}  # fmt: skip
+SLERP = {
+    "merge_method": "slerp", "base_model": A, "dtype": "bfloat16", "models": models({}, {}),
+    "parameters": {"t": [0, 0.5, 0.3]},
+}  # fmt: skip
+TASK = {
+    "merge_method": "task_arithmetic", "base_model": C, "dtype": "bfloat16",
+    "models": models({"weight": 0.5}, {"weight": 0.3}),
+}  # fmt: skip
+TIES = {
+    "merge_method": "ties", "base_model": C, "dtype": "bfloat16",
+    "models": models({"weight": 0.6, "density": 0.5}, {"weight": 0.4, "density": 0.7}),
+}  # fmt: skip
+STOCK = {"merge_method": "model_stock", "base_model": C, "dtype": "float32", "models": models({}, {})}
+DOCUMENTS = {"linear": LINEAR, "filtered": FILTERED, "slerp": SLERP, "task": TASK, "ties": TIES, "stock": STOCK}
+#: Where a number stands, the claimed value and the true one.
+WRONG = {
+    "linear": (("models", 0, "parameters", "weight"), 0.61, 0.6),
+    "filtered": (("models", 0, "parameters", "weight", 0, "value", 1), 0.81, 0.8),
+    "slerp": (("parameters", "t", 1), 0.51, 0.5),
+    "task": (("models", 1, "parameters", "weight"), 0.31, 0.3),
+    "ties": (("models", 0, "parameters", "density"), 0.51, 0.5),
+}
+
+
+@pytest.fixture(scope="session")
+def merges(tmp_path_factory):
+    """The output of every document, as mergekit computes it."""
+    folder = tmp_path_factory.mktemp("merges")
+    for name, document in DOCUMENTS.items():
+        folders = {m: folder.__class__(m) for m in (A, B, C)}
+        outputs = MergekitReplay(document, folders).tensors()
+        save(folder / name, {o.name: o.tensor for o in outputs})
+    return folder
+
+
+def verified(tmp_path, suspect, document, **options):
+    claimed = tmp_path / "claimed.yml"
+    claimed.write_text(yaml.safe_dump(document, sort_keys=False))
+    return reconstruct.verify(suspect, claimed, folder=tmp_path / "run", **options)
+
+
+def changed(document, place, value):
+    document = copy.deepcopy(document)
+    target = document
+    for step in place[:-1]:
+        target = target[step]
+    target[place[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_true_recipe_is_confirmed_to_the_last_bit(merges, tmp_path, name):
+    result = verified(tmp_path, merges / name, DOCUMENTS[name])
+    assert result.conclusion.kind is ConclusionKind.CONFIRMED
+    assert {check.state for check in result.checks} == {CheckState.MATCH}
+    assert "171,552 weights" in result.conclusion.reasons[0]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_number_that_is_off_by_a_hundredth_is_refuted_and_named(merges, tmp_path, name):
+    place, claimed, true = WRONG[name]
+    result = verified(tmp_path, merges / name, changed(DOCUMENTS[name], place, claimed))
+    assert result.conclusion.kind is ConclusionKind.REFUTED
+    assert f"{claimed:g} is claimed, {true:g} reproduces 36 of 36 tensors" in result.conclusion.reasons[0]
+
+
+def test_a_replaced_layer_is_named(merges, tmp_path):
+    tensors, other = load(merges / "linear"), load(CODE_SEED2)
+    strange = {k: v for k, v in other.items() if ".layers.1." in k and v.ndim == 2}
+    suspect = save(tmp_path / "suspect", tensors | strange)
+    result = verified(tmp_path, suspect, LINEAR)
+    # Training of this layer alone would look the same; the tensors are named either way.
+    assert result.conclusion.kind in {ConclusionKind.REFUTED, ConclusionKind.MODIFIED}
+    assert set(result.conclusion.tensors) == set(strange)
+    assert "29 tensors are identical to the last bit" in " ".join(result.conclusion.reasons)
+
+
+def test_a_merge_that_was_trained_on_is_confirmed_and_modified(merges, tmp_path):
+    suspect = save(tmp_path / "suspect", trained_further(load(merges / "linear"), rate=0.05, share=0.6))
+    result = verified(tmp_path, suspect, LINEAR)
+    assert result.conclusion.kind is ConclusionKind.MODIFIED
+    (tmp_path / "wrong").mkdir()
+    lie = changed(
+        changed(LINEAR, ("models", 0, "parameters", "weight"), 0.7), ("models", 1, "parameters", "weight"), 0.3
+    )
+    assert verified(tmp_path / "wrong", suspect, lie).conclusion.kind is ConclusionKind.REFUTED
+
+
+def test_another_program_with_the_same_numbers_is_confirmed_up_to_rounding(tmp_path):
+    members = [load(name) for name in ("base", "ft-code", "ft-docs")]
+    task = {k: members[0][k].float() + 0.5 * (members[1][k].float() - members[0][k].float())
+            + 0.3 * (members[2][k].float() - members[0][k].float()) for k in members[0]}  # fmt: skip
+    suspect = save(tmp_path / "suspect", {k: v.bfloat16() for k, v in task.items()})
+    result = verified(tmp_path, suspect, TASK)
+    assert result.conclusion.kind is ConclusionKind.ROUNDING
+    assert "float32" in result.conclusion.reasons[0]
+    assert CheckState.ROUNDING in {check.state for check in result.checks}
+
+
+@pytest.mark.parametrize("document", [LINEAR, TASK, TIES], ids=["linear", "task", "ties"])
+def test_an_innocent_sibling_neither_confirms_nor_refutes(tmp_path, document):
+    result = verified(tmp_path, CODE_SEED2, document)
+    assert result.conclusion.kind is ConclusionKind.UNDETERMINED
+
+
+def test_a_requantised_merge_is_not_called_a_lie(merges, tmp_path):
+    suspect = save(tmp_path / "suspect", cut(load(merges / "linear"), 4))
+    result = verified(tmp_path, suspect, LINEAR)
+    assert result.conclusion.kind in {ConclusionKind.UNDETERMINED, ConclusionKind.ROUNDING, ConclusionKind.MODIFIED}
+
+
+def test_a_copy_of_one_parent_refutes_a_blend(tmp_path):
+    result = verified(tmp_path, CODE, LINEAR)
+    assert result.conclusion.kind is ConclusionKind.REFUTED
+
+
+def test_random_draws_need_their_seed(merges, tmp_path):
+    document = {**TIES, "merge_method": "dare_ties"}
+    folders = {m: tmp_path.__class__(m) for m in (A, B, C)}
+    suspect = save(tmp_path / "dare", {o.name: o.tensor for o in MergekitReplay(document, folders, seed=7).tensors()})
+    assert verified(tmp_path, suspect, document).conclusion.kind is ConclusionKind.UNDETERMINED
+    (tmp_path / "seeded").mkdir()
+    assert verified(tmp_path / "seeded", suspect, document, seed=7).conclusion.kind is ConclusionKind.CONFIRMED
+
+
+def test_a_suspect_saved_in_float32_is_compared_in_what_the_recipe_writes(merges, tmp_path):
+    suspect = save(tmp_path / "suspect", {k: v.float() for k, v in load(merges / "linear").items()})
+    result = verified(tmp_path, suspect, LINEAR)
+    assert result.conclusion.kind is ConclusionKind.CONFIRMED
+    assert any("stored as F32" in check.detail for check in result.checks)
+
+
+def test_tensors_that_only_one_side_has_are_said(merges, tmp_path):
+    tensors = load(merges / "linear")
+    del tensors["lm_head.weight"]
+    suspect = save(tmp_path / "suspect", tensors | {"extra.weight": torch.zeros(4, 4)})
+    result = verified(tmp_path, suspect, LINEAR)
+    details = {c.name: c.detail for c in result.checks if c.state is CheckState.CANNOT_SAY}
+    assert details == {
+        "lm_head.weight": "the suspect has no such tensor", "extra.weight": "the recipe makes no such tensor",
+    }  # fmt: skip
+    assert result.conclusion.kind is ConclusionKind.UNDETERMINED
+
+
+def test_models_are_found_by_the_paths_given(merges, tmp_path):
+    document = copy.deepcopy(LINEAR)
+    document["models"][0]["model"], document["models"][1]["model"] = "org/a", "org/b"
+    with pytest.raises(ConfigurationError, match=r"org/a.*org/b"):
+        verified(tmp_path, merges / "linear", document)
+    result = verified(tmp_path, merges / "linear", document, paths={"org/a": A, "org/b": B})
+    assert result.conclusion.kind is ConclusionKind.CONFIRMED
+
+
+def test_what_is_said_can_be_read_by_other_programs(merges, tmp_path):
+    place, claimed, _ = WRONG["linear"]
+    result = verified(tmp_path, merges / "linear", changed(LINEAR, place, claimed))
+    document = json.loads(verification_json(result))
+    assert document["conclusion"]["kind"] == "refuted"
+    assert document["instead"]["coefficients"][A] == pytest.approx(0.6, abs=1e-4)
+    table = check_table(result)
+    assert len(table) == 36
+    assert set(table["state"]) == {"match", "mismatch"}
+    assert str(tmp_path) not in verification_json(result).replace(str(merges), "")
+
+
+def test_a_folder_of_another_run_is_left_alone(merges, tmp_path):
+    verified(tmp_path, merges / "linear", LINEAR)
+    with pytest.raises(StoreError, match="another run"):
+        verified(tmp_path, merges / "linear", SLERP)
+
+
+def test_float64_blend_by_hand_agrees_with_linear_up_to_rounding(tmp_path):
+    suspect = save(tmp_path / "suspect", blend((0.6, 0.4), [load("ft-code"), load("ft-docs")], torch.bfloat16))
+    result = verified(tmp_path, suspect, LINEAR)
+    assert result.conclusion.kind in {ConclusionKind.CONFIRMED, ConclusionKind.ROUNDING}
+    assert np.mean([c.share for c in result.checks]) > 0.99
