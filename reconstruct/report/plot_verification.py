@@ -75,8 +75,9 @@ def _finding(compared: Sequence[TensorCheck]) -> str:
         return "Every weight is what the claimed recipe makes"
     layers = dict.fromkeys(describe(c.name).layer_label for c in wrong)
     identical = sum(c.identical for c in compared) / sum(c.total for c in compared)
-    everywhere = len(layers) == len({describe(c.name).layer_label for c in compared})
-    where = "in every layer" if everywhere else f"in {len(layers)} of the layers: {', '.join(list(layers)[:4])}"
+    count = len({describe(c.name).layer_label for c in compared})
+    named = f"in {'layer' if len(layers) == 1 else 'layers'} {', '.join(layers)}"
+    where = named if len(layers) <= 4 else f"in {len(layers)} of {count} layers, embedding and head counted"
     return f"{share(identical)} of the weights are what the claimed recipe makes; others differ {where}"
 
 
