@@ -153,7 +153,8 @@ def _replay(data: Dataset, found: _Found, progress: Callable[[int], None] | None
     else:
         variants = found.exact.tied
     coefficients = [found.recipe.coefficients(m.name, m.moments) for m in data.measurements]
-    replayed = [replay_model(data, coefficients, variant, progress) for variant in variants]
+    scales = [found.recipe.scale(m.name) for m in data.measurements]
+    replayed = [replay_model(data, coefficients, variant, progress, scales) for variant in variants]
     return sorted(replayed, key=lambda r: -r.exact)
 
 

@@ -95,6 +95,7 @@ def fit(
 def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
+        _refuse_verification(store)
         catalogs, alignment = _open(store.get("config")["models"], store.get("locations"))
         store.event("resumed", "")
         return _run(store, catalogs, alignment, threads, progress or Silent())
@@ -209,7 +210,16 @@ def _table(config: dict[str, object]) -> SourceTable:
     return SourceTable(tuple(models[1:]), bool(config["has_base"]), tuple(range(1, len(models))))
 
 
+def _refuse_verification(store: RunStore) -> None:
+    if "verify" in (store.get("config") or {}):
+        raise StoreError(
+            "a verification, not a fit", subject=str(store.folder),
+            remedy=f"Its report is in {store.folder}/report; a fit beneath it, if there is one, in {store.folder}/fit",
+        )  # fmt: skip
+
+
 def _finished(store: RunStore) -> tuple[tuple[Measurement, ...], SourceTable]:
+    _refuse_verification(store)
     if not store.get("finished"):
         raise StoreError(
             "this run was not finished", subject=str(store.folder), remedy=f"reconstruct fit resume={store.folder}"

@@ -61,7 +61,8 @@ class Cell:
 @dataclass(frozen=True)
 class Recipe:
     """`sources`: model names, pivot first. `pair`: the two sources of a slerp. `keys`: tensor name -> cell key.
-    `bits`: coefficients of each tensor to the last bit, where a program's own rounding of them shows.
+    `bits`: coefficients of each tensor to the last bit, where a program's own rounding of them shows. `scales`: cell
+    key -> sum of the weights that the program divided by, where whole numbers do not reproduce as much.
     """
 
     hypothesis: str
@@ -75,6 +76,7 @@ class Recipe:
     out_dtype: str | None = None
     order: tuple[int, ...] | None = None
     bits: dict[str, tuple[float, ...]] | None = None
+    scales: dict[tuple[str, ...], float] | None = None
 
     def cell(self, tensor: str) -> Cell:
         """The cell of a tensor; tensors outside every cell take the nearest: same layer, else same group, else any."""
@@ -109,6 +111,10 @@ class Recipe:
         result[first], result[second] = slerp_coefficients(parameters[0], moments.cosine(first, second))
         return result
 
+    def scale(self, tensor: str) -> float | None:
+        """The sum that the weights of this tensor were divided by, where it is known."""
+        return (self.scales or {}).get(self.cell(tensor).key)
+
     def with_cells(self, cells: tuple[Cell, ...]) -> Recipe:
         """The same recipe with other parameters."""
         return replace(self, cells=cells)
@@ -137,7 +143,7 @@ class Recipe:
         for j in chosen:
             models.append({
                 "model": self.sources[j],
-                "parameters": {"weight": self._setting(partial(_share, source=j))},
+                "parameters": {"weight": self._setting(partial(self._weight, source=j))},
             })  # fmt: skip
         base = self.sources[0] if delta else None
         return self._document("task_arithmetic" if delta else "linear", models, base=base, shared={})
@@ -159,12 +165,12 @@ class Recipe:
         """Write the configuration as YAML text."""
         return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
 
+    def _weight(self, cell: Cell, source: int) -> float:
+        share = 1 - sum(cell.parameters) if source == 0 else cell.parameters[source - 1]
+        return share * (self.scales or {}).get(cell.key, 1.0)
+
     def _setting(self, value: Callable[[Cell], float]) -> Any:
         """The value of every tensor's cell in mergekit's language."""
         if self.partition == "constant" or not self.keys:
             return setting_for({"": value(self.cells[0])})
         return setting_for({name: value(self.cell(name)) for name in self.keys})
-
-
-def _share(cell: Cell, source: int) -> float:
-    return 1 - sum(cell.parameters) if source == 0 else cell.parameters[source - 1]

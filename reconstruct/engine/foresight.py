@@ -82,7 +82,7 @@ class Foresight:
             return []
         found = []
         for variant in variants:
-            vector, divisor = in_program_form(coefficients, variant)
+            vector, divisor = in_program_form(coefficients, variant, recipe.scale(measurement.name))
             models = (0, *(table.models[j] for j in variant.order))
             found.append(Foreseen(models, vector[None], np.array([divisor]), variant.arithmetic.formula))
         return found

@@ -52,12 +52,15 @@ def replay_model(
     coefficients: Sequence[NDArray[np.float64]],
     variant: Variant,
     progress: Callable[[int], None] | None = None,
+    scales: Sequence[float | None] | None = None,
 ) -> ModelReplay:
-    """Replay every tensor with its coefficients; `progress` is told the number of elements compared."""
+    """Replay every tensor with its coefficients (and the sums they were divided by, where known); `progress` is told
+    the number of elements compared.
+    """
 
     def one(position: int) -> tuple[ReplayResult, ReplayResult]:
         chosen = coefficients[position]
-        vector, divisor = in_program_form(chosen, variant)
+        vector, divisor = in_program_form(chosen, variant, scales[position] if scales is not None else None)
         formula = variant.arithmetic.formula
         result = data.replay(position, variant.order, vector[None], np.array([divisor]), formula)
         # What chance reaches does not depend on the order of operations: one formula serves all decoys.

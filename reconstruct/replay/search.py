@@ -24,7 +24,8 @@ from reconstruct.parallel import parallel
 from reconstruct.recipe import PARTITIONS, Cell, Recipe, partition_key
 from reconstruct.replay.gradients import on_gradients
 from reconstruct.replay.last_bits import with_last_bits
-from reconstruct.replay.variants import Variant, in_program_form, variants_of
+from reconstruct.replay.scales import with_scales
+from reconstruct.replay.variants import NORMALISING, Variant, in_program_form, variants_of
 from reconstruct.statistics.rounding import Box, certify
 from reconstruct.statistics.simple_numbers import is_small_fraction, simplest
 
@@ -214,6 +215,8 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
     cells = tuple(replace(cell, parameters=chosen[cell.key], certified=True) for cell in recipe.cells)
     kept = tuple((v, share) for v, (share, _) in ranked if share >= ranked[0][1][0] - 0.002)
     chosen_recipe, voting = recipe.with_cells(cells), frozenset(boxes) & {*data.voting}
+    if recipe.pair is None:
+        chosen_recipe, kept = _scaled(data, chosen_recipe, ranked, kept, members, candidates)
     if recipe.pair is not None and data.all_fine:
         chosen_recipe, variant, share = with_last_bits(data, chosen_recipe, [v for v, _ in kept[:3]])
         kept = ((variant, share),)
@@ -221,6 +224,31 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
 
 
 _Scored = tuple[Variant, tuple[float, dict[tuple[str, ...], tuple[float, ...]]]]
+
+
+def _scaled(
+    data: Dataset,
+    recipe: Recipe,
+    ranked: list[_Scored],
+    kept: tuple[tuple[Variant, float], ...],
+    members: dict[tuple[str, ...], list[int]],
+    candidates: dict[tuple[str, ...], list[tuple[float, ...]]],
+) -> tuple[Recipe, tuple[tuple[Variant, float], ...]]:
+    """Recipe and variants with the sums that weights were divided by. Ties between two numbers are frequent with simple
+    coefficients: another arithmetic may seem to be the better one until that sum is known.
+    """
+    best = kept[0][1]
+    for variant, (share, found) in ranked:
+        first = variant == ranked[0][0]
+        if variant.arithmetic.formula.order not in NORMALISING or not (first or (best < 1.0 and share >= best - 0.03)):
+            continue
+        cells = tuple(replace(cell, parameters=found[cell.key], certified=True) for cell in recipe.cells)
+        scaled, reached = with_scales(data, recipe.with_cells(cells), variant, members, candidates)
+        if scaled.scales is not None and (reached > best or (first and reached == best)):
+            recipe, best = scaled, reached
+            # Variants that reproduce as much without a sum are told apart over every element, as before.
+            kept = kept if first and reached == kept[0][1] else ((variant, reached),)
+    return recipe, kept
 
 
 def _narrowed(

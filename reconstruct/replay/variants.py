@@ -12,7 +12,7 @@ from reconstruct.dataset import Dataset
 from reconstruct.recipe import Recipe
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
 
-__all__ = ["Variant", "in_program_form", "variants_of"]
+__all__ = ["NORMALISING", "Variant", "in_program_form", "variants_of"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,25 @@ class Variant:
     order: tuple[int, ...]
 
 
-def in_program_form(coefficients: NDArray[np.float64], variant: Variant) -> tuple[NDArray[np.float64], float]:
+#: Orders of operations that divide by the sum of the weights.
+NORMALISING = frozenset({"sum", "fused", "stack"})
+
+
+def in_program_form(
+    coefficients: NDArray[np.float64], variant: Variant, scale: float | None = None
+) -> tuple[NDArray[np.float64], float]:
     """Coefficients [K+1] as the program takes them: in its order, and as weights with a divisor where it normalises.
 
-    Thirds are weights 1 and 2 divided by 3: the quotient is rounded at another place than 0.3333 is.
+    Thirds are weights 1 and 2 divided by 3: the quotient is rounded at another place than 0.3333 is. `scale`: the
+    divisor, where it is known.
     """
     vector, divisor = coefficients[list(variant.order)], 1.0
     formula = variant.arithmetic.formula.order
     if formula == "lerp":  # the second weight says it all; dust on further sources is none of its business
         vector[2:] = 0
-    if formula in {"sum", "fused", "stack"} and np.abs(vector - np.round(vector, 4)).max() > 1e-12:
+    if formula in NORMALISING and scale is not None:
+        return np.round(vector * scale, 9), scale
+    if formula in NORMALISING and np.abs(vector - np.round(vector, 4)).max() > 1e-12:
         wholes = vector * np.arange(2, 65)[:, None]
         fits = np.abs(wholes - np.round(wholes)).max(axis=1) < 1e-9
         if fits.any():

@@ -169,7 +169,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     lines = [
-        "| method | numbers | dtype | true recipe | one number off by .01 | one layer replaced | `fit` of the same models |",
+        "| method | numbers | dtype | true recipe | one number off by .01 | one layer replaced | `fit` of its models |",
         "|---|---|---|---|---|---|---|",
     ]
     wrong = 0
@@ -191,9 +191,8 @@ def main() -> int:
     print(f"{wrong} of {len(chosen)} cases not as they should be")
     if arguments.write is not None:
         about = (__doc__ or "").split("\n\n")
-        head = (
-            f"# Verified recipes\n\n{about[2].strip()}\n\nMade by `python scripts/bench/verify_cases.py --write`.\n\n"
-        )
+        made = "Made by `python scripts/bench/verify_cases.py --write docs/verified-recipes.md`."
+        head = f"# Verified recipes\n\n{about[2].strip()}\n\n{made}\n\n"
         arguments.write.write_text(head + "\n".join(lines) + "\n")
     return 1 if wrong else 0
 

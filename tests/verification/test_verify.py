@@ -209,3 +209,10 @@ def test_float64_blend_by_hand_agrees_with_linear_up_to_rounding(tmp_path):
     result = verified(tmp_path, suspect, LINEAR)
     assert result.conclusion.kind in {ConclusionKind.CONFIRMED, ConclusionKind.ROUNDING}
     assert np.mean([c.share for c in result.checks]) > 0.99
+
+
+def test_a_verification_is_no_fit_to_report_or_resume(merges, tmp_path):
+    verified(tmp_path, merges / "linear", LINEAR)
+    for call in (reconstruct.load_run, reconstruct.resume, reconstruct.refit):
+        with pytest.raises(StoreError, match=r"a verification, not a fit.*report"):
+            call(tmp_path / "run")
