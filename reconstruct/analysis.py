@@ -205,7 +205,7 @@ def _replays(total: ReplayResult) -> bool:
 def _overlap(data: Dataset, estimate: Estimate) -> float:
     """Largest |cosine| between the movements (from the base) of two material parents; 1 if there is one direction."""
     moved = [j for j in range(1, len(data.sources.names)) if abs(estimate.coefficients[j]) >= MATERIAL]
-    if not data.sources.has_base or len(moved) < 2:
+    if not data.voting or not data.sources.has_base or len(moved) < 2:
         return 1.0
     gram = np.asarray(sum(data.measurements[i].moments.gram for i in data.voting))[np.ix_(moved, moved)]
     size = np.sqrt(np.diag(gram))

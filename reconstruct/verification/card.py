@@ -18,6 +18,7 @@ from reconstruct.verification.run import Verification, verify
 __all__ = ["CardVerification", "ClaimOutcome", "ClaimState", "verify_card"]
 
 _MATERIAL = 0.005  # share from which a model counts as a source
+_ALIKE = 0.9  # cosine of the movements of checkpoints of one run
 _BLENDS = {"reproduced", "merge_then_modified"}
 
 
@@ -141,15 +142,21 @@ class _Tester:
         material = {n: c for n, c in run.coefficients.items() if abs(c) >= _MATERIAL}
         blend = " + ".join(f"{value:.4g} of {models.get(name, name)}" for name, value in material.items())
         outside = [name for name in material if name not in models]
+        if kind == "copy":  # who was first is not in the weights
+            return ClaimOutcome(claim, ClaimState.NOT_CONTRADICTED, f"the suspect is identical to {blend}", run=run)
         if kind in _BLENDS:
             words = "is" if kind == "reproduced" else "was, before it was modified,"
             reason = f"the suspect {words} a blend: {blend}"
-            if single or outside:
-                return ClaimOutcome(claim, ClaimState.CONTRADICTED, reason, run=run)
-            return ClaimOutcome(claim, ClaimState.SHOWN, reason, run=run)
-        if kind == "copy":
-            state = ClaimState.CONTRADICTED if outside else ClaimState.NOT_CONTRADICTED
-            return ClaimOutcome(claim, state, f"the suspect is a copy: {blend}", run=run)
+            idle = [m for name, m in models.items() if name not in material]
+            if single:
+                # Checkpoints of one run may be averaged, and it is still one fine-tune.
+                alike = (
+                    run.evidence.overlap >= _ALIKE and len(material) > 1 and base is not None and base not in material
+                )
+                state = ClaimState.NOT_CONTRADICTED if alike else ClaimState.CONTRADICTED
+            else:
+                state = ClaimState.CONTRADICTED if idle else ClaimState.SHOWN
+            return ClaimOutcome(claim, state, reason, run=run)
         if kind == "derived" and single and not outside:
             return ClaimOutcome(claim, ClaimState.SHOWN, f"the suspect is derived from {claim.models[0]}", run=run)
         if claim.kind is ClaimKind.MERGE or not single:

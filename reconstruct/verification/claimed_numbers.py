@@ -55,23 +55,29 @@ def claimed_coefficients(
     if method not in {"linear", "task_arithmetic"} or not isinstance(models, list):
         return None
     shared = document.get("parameters") or {}
+    normalize, scale = shared.get("normalize", method == "linear"), shared.get("lambda", 1.0)
+    if not isinstance(normalize, bool) or isinstance(scale, bool) or not isinstance(scale, int | float):
+        return None
     weights = dict.fromkeys(sources, 0.0)
     for model in models:
         own = model.get("parameters") or {}
         setting = own.get("weight", shared.get("weight", 1.0))
+        # A model that the fit set aside, as a twin of another, has no place here.
+        if not isinstance(model.get("model"), str) or model["model"] not in weights:
+            return None
         try:
-            value = evaluate(setting, tensor, position)
+            weights[model["model"]] += evaluate(setting, tensor, position)
         except (StopIteration, KeyError, TypeError, ValueError):
             return None
-        if model["model"] in weights:
-            weights[model["model"]] += value
     vector = np.array(list(weights.values()))
     if method == "linear":
-        total = vector.sum()
-        return vector / total if shared.get("normalize", True) and total else vector
-    scale = float(shared.get("lambda", 1.0))
-    base = list(weights).index(document["base_model"]) if document.get("base_model") in weights else 0
-    vector = vector * scale
+        return vector / vector.sum() if normalize and vector.sum() else vector
+    if document.get("base_model") not in weights:
+        return None
+    base = list(weights).index(document["base_model"])
     vector[base] = 0.0
+    if normalize and vector.sum():
+        vector = vector / vector.sum()
+    vector = vector * scale
     vector[base] = 1 - vector.sum()
     return vector

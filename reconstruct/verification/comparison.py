@@ -32,7 +32,8 @@ class CheckState(StrEnum):
 @dataclass(frozen=True)
 class TensorCheck:
     """`identical`: elements with the same bits (zeros of either sign are the same); `near`: within one spacing of the
-    suspect's dtype; `farthest`: the largest distance in spacings; `detail`: what else there is to say.
+    suspect's dtype; `farthest`: the largest distance in spacings; `worst`: the largest distance over the tensor's
+    largest number; `detail`: what else there is to say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TensorCheck:
     identical: int
     near: int
     farthest: float
+    worst: float
     detail: str = ""
 
     @property
@@ -51,7 +53,7 @@ class TensorCheck:
 
 def cannot_say(name: str, why: str, total: int = 0) -> TensorCheck:
     """A tensor that could not be compared."""
-    return TensorCheck(name, CheckState.CANNOT_SAY, total, 0, 0, float("nan"), why)
+    return TensorCheck(name, CheckState.CANNOT_SAY, total, 0, 0, float("nan"), float("nan"), why)
 
 
 def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> TensorCheck:
@@ -70,7 +72,7 @@ def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> Ten
     lattice = Lattice.of_dtype(info.dtype)
     flat = recomputed.detach().reshape(-1)
     identical = near = 0
-    farthest = 0.0
+    farthest = gap = largest = 0.0
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
         suspect = decode(catalog.source.read(info, start, stop), info.dtype).astype(np.float64)
@@ -83,9 +85,12 @@ def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> Ten
         identical += int(np.count_nonzero(same))
         near += int(np.count_nonzero(steps <= 1))
         farthest = max(farthest, float(steps.max(initial=0.0)))
+        gap = max(gap, float(np.where(same, 0.0, np.nan_to_num(distance, nan=np.inf)).max(initial=0.0)))
+        largest = max(largest, float(np.nan_to_num(np.abs(expected), posinf=0.0).max(initial=0.0)))
         catalog.source.release(info, start, stop)
     state = CheckState.MATCH if identical == total else CheckState.MISMATCH
-    return TensorCheck(info.name, state, total, identical, near, farthest, detail)
+    worst = gap / largest if largest > 0 else (0.0 if gap == 0 else float("inf"))
+    return TensorCheck(info.name, state, total, identical, near, farthest, worst, detail)
 
 
 def _as_stored(part: torch.Tensor, dtype: str) -> NDArray[np.float64]:

@@ -94,7 +94,8 @@ def verify(
                 numbers = _claimed_numbers(run, claimed, folders)
                 instead = _instead(run, numbers, folders)
         conclusion = conclude(checks, replayable=replayable, instead=instead)
-        if wrong and conclusion.kind in {ConclusionKind.REFUTED, ConclusionKind.UNDETERMINED}:
+        settled = conclusion.kind is ConclusionKind.ROUNDING or (instead is not None and instead.agrees)
+        if wrong and not settled:
             others = _other_numbers(catalog, claimed, folders, wrong, seed)
             conclusion = conclude(checks, replayable=replayable, instead=instead, other_numbers=others)
         if conclusion.kind is ConclusionKind.ROUNDING:
@@ -183,15 +184,16 @@ def _claimed_numbers(
 def _instead(run: Reconstruction, claimed: Mapping[str, tuple[float, ...]], folders: Mapping[str, Path]) -> Instead:
     """What the fit found, beside what is claimed."""
     evidence = run.evidence
-    deviations = [
-        float(np.abs(np.array(claimed[t.measurement.name]) - t.coefficients).max())
-        for t in (evidence.tensors[i] for i in evidence.voting)
+    voting = [evidence.tensors[i] for i in evidence.voting]
+    deviations = {
+        t.measurement.name: float(np.abs(np.array(claimed[t.measurement.name]) - t.coefficients).max())
+        for t in voting
         if t.measurement.name in claimed
-    ]
+    }
     coefficients = dict(zip(_sources(run, folders), evidence.estimate.coefficients.tolist(), strict=True))
     return Instead(
-        run.verdict.kind.value, evidence.arithmetic, coefficients, max(deviations, default=None),
-        float(evidence.spike.untouched),
+        run.verdict.kind.value, evidence.arithmetic, coefficients, deviations,
+        len({claimed[name] for name in deviations}) == 1, float(evidence.spike.untouched),
     )  # fmt: skip
 
 
@@ -206,10 +208,12 @@ def _other_numbers(
     if other is None:
         return []
     outputs = MergekitReplay(other.document, folders, seed=seed).tensors()
-    checks = [c for c in _checks(catalog, outputs, Silent()) if c.state is not CheckState.CANNOT_SAY]
-    exact = sum(c.state is CheckState.MATCH for c in checks)
+    found = [c for c in _checks(catalog, outputs, Silent()) if c.state is not CheckState.CANNOT_SAY]
+    # Numbers that do not reproduce the whole model, or hardly more of it, are not those of the merge.
+    if any(c.state is not CheckState.MATCH for c in found):
+        return []
     changed = "; ".join(f"{_words(place)}: {was:g} is claimed, {now:g} reproduces" for place, was, now in other.changes)
-    return [f"{changed} {exact} of {len(checks)} tensors to the last bit"]
+    return [f"{changed} all {len(found)} tensors to the last bit"]
 
 
 def _words(place: tuple[str | int, ...]) -> str:

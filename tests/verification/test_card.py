@@ -94,3 +94,22 @@ def test_a_card_without_claims_has_no_outcomes(merge, tmp_path):
     found, result = outcomes(merge, tmp_path)
     assert found == []
     assert not result.refuted
+
+
+def test_a_mirror_of_the_suspect_contradicts_nothing(tmp_path):
+    suspect, mirror = (shutil.copytree(CODE, tmp_path / name) for name in ("suspect", "mirror"))
+    card(suspect, {"base_model": "org/base", "base_model_relation": "finetune"})
+    ((_, state, reason),), found = outcomes(suspect, tmp_path, parents=[str(mirror)])
+    assert state is ClaimState.NOT_CONTRADICTED
+    assert "identical" in reason
+    assert not found.refuted
+
+
+def test_a_merge_card_that_leaves_the_base_out_is_shown(tmp_path):
+    base, a, b = (load(name) for name in ("base", "ft-code", "ft-docs"))
+    made = {k: (0.2 * base[k].float() + 0.5 * a[k].float() + 0.3 * b[k].float()).bfloat16() for k in base}
+    suspect = save(tmp_path / "task", made)
+    card(suspect, {"base_model": ["org/code", "org/docs"], "base_model_relation": "merge"})
+    ((_, state, reason),), _ = outcomes(suspect, tmp_path, parents=[str(BASE)])
+    assert state is ClaimState.SHOWN
+    assert "0.2 of" in reason
