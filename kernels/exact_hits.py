@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reconstruct.kernels.formulas import FORMULAS, WORKING_FORMATS, Formula
 from reconstruct.kernels.intrinsics import bits_to_float, float_to_bits, fma32
-from reconstruct.kernels.lattice import Lattice
+from reconstruct.kernels.lattice import Lattice, working_coefficients
 
 __all__ = ["exact_hits"]
 
@@ -216,16 +216,13 @@ def exact_hits(
     `values` float32 [S+1, n]: target and sources; `order`: positions of the sources as the formula takes them, of which
     `coefficients` [V, S] are; `divisors` [V].
     """
-    narrow, scale = coefficients, divisors
-    if formula.working in {"bfloat16", "float16"}:
-        lower = Lattice.of_dtype("BF16" if formula.working == "bfloat16" else "F16")
-        narrow, scale = lower.round(coefficients).astype(np.float64), lower.round(divisors).astype(np.float64)
+    narrow, scale = working_coefficients(coefficients, divisors, formula)
     facts = np.array([
         FORMULAS.index(formula.order), WORKING_FORMATS[formula.working], lattice.mantissa, lattice.quantum,
     ])  # fmt: skip
     found = np.zeros(len(coefficients), np.int64)
     _count(
         np.ascontiguousarray(values[0]), values[[1 + j for j in order]], np.ascontiguousarray(coefficients),
-        np.ascontiguousarray(narrow, dtype=np.float32), np.ascontiguousarray(scale), facts, found,
+        np.ascontiguousarray(narrow, dtype=np.float32), np.ascontiguousarray(scale, dtype=np.float64), facts, found,
     )  # fmt: skip
     return found

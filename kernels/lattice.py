@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.kernels.formats import FLOAT_FORMATS
+from reconstruct.kernels.formulas import Formula
 
-__all__ = ["Lattice"]
+__all__ = ["Lattice", "working_coefficients"]
 
 _FLOAT32_MANTISSA, _FLOAT32_QUANTUM = 23, -149
 
@@ -31,6 +32,11 @@ class Lattice:
         format_ = FLOAT_FORMATS[dtype]
         return cls(min(format_.mantissa, _FLOAT32_MANTISSA), max(format_.quantum, _FLOAT32_QUANTUM))
 
+    def holds(self, dtype: str) -> bool:
+        """Whether every number of a dtype (as the kernels decode it, in float32) is a number of this lattice."""
+        own = Lattice.of_dtype(dtype)
+        return own.mantissa <= self.mantissa and own.quantum >= self.quantum
+
     def spacing(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distance to the next lattice number at x: float64 [same shape], > 0 also at 0."""
         bits = np.asarray(x, np.float64).view(np.int64)  # of which the exponent starts at bit 52, biased by 1023
@@ -43,3 +49,16 @@ class Lattice:
         step = self.spacing(x)
         with np.errstate(over="ignore"):  # half a step above the largest float32 is infinity, as in hardware
             return np.asarray(np.rint(x / step) * step, np.float32)
+
+
+def working_coefficients(
+    coefficients: NDArray[np.float64], divisors: NDArray[np.float64], formula: Formula
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Coefficients and divisors rounded to a formula's working format, held in float64 or float32 [same shapes]."""
+    kind = np.dtype(np.float64 if formula.working == "float64" else np.float32)
+    weights: NDArray[np.floating] = coefficients.astype(kind)
+    scale: NDArray[np.floating] = divisors.astype(kind)
+    if formula.working in {"bfloat16", "float16"}:
+        lower = Lattice.of_dtype("BF16" if formula.working == "bfloat16" else "F16")
+        weights, scale = lower.round(weights), lower.round(scale)
+    return weights, scale

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reconstruct.kernels.formulas import Formula
 from reconstruct.kernels.generate import compiled
-from reconstruct.kernels.lattice import Lattice
+from reconstruct.kernels.lattice import Lattice, working_coefficients
 from reconstruct.kernels.replay_general import general_source
 from reconstruct.kernels.replay_plain import plain_source
 from reconstruct.kernels.replay_text import REPLAY_CHUNK
@@ -42,12 +42,7 @@ def replay(
     dtypes = tuple(m.dtype for m in models)
     result = ReplayResult.empty(len(coefficients))
     counts = np.zeros((len(coefficients), 5), np.int64)
-    kind = np.dtype(np.float64 if formula.working == "float64" else np.float32)
-    vectors: NDArray[np.floating] = coefficients.astype(kind)
-    scale: NDArray[np.floating] = divisors.astype(kind)
-    if formula.working in {"bfloat16", "float16"}:
-        lower = Lattice.of_dtype("BF16" if formula.working == "bfloat16" else "F16")
-        vectors, scale = lower.round(vectors), lower.round(scale)
+    vectors, scale = working_coefficients(coefficients, divisors, formula)
     # Exponents from which rounding is a matter of mantissa bits alone; with no stored bit left ties need more care.
     low = max(lattice.mantissa + 1, lattice.quantum + 127 + lattice.mantissa) if lattice.mantissa else 256
     shares = 0.5 + 0.5 * np.abs(coefficients / divisors[:, None]).sum(axis=1) + 1e-3
@@ -61,7 +56,7 @@ def replay(
         )  # fmt: skip
 
     # Numbers that lie on the suspect's lattice need not be rounded to it; a wild sum needs the careful loops.
-    on_lattice = all(_on_lattice(dtype, lattice) for dtype in dtypes[1:]) and lattice.mantissa > 0
+    on_lattice = all(lattice.holds(dtype) for dtype in dtypes[1:]) and lattice.mantissa > 0
     if on_lattice and formula.working != "float64" and np.abs(coefficients).sum() < 64:
         refused = np.zeros((len(vectors), -(-len(models[0]) // REPLAY_CHUNK)), np.bool_)
         _plain(dtypes, formula, lattice.mantissa)(
@@ -82,9 +77,3 @@ def _runs(marks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """[first, last) of neighbouring marked chunks."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]])))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-
-
-def _on_lattice(dtype: str, lattice: Lattice) -> bool:
-    """Whether the lattice holds every number of a dtype (in float32, as the kernels decode it)."""
-    own = Lattice.of_dtype(dtype)
-    return own.mantissa <= lattice.mantissa and own.quantum >= lattice.quantum

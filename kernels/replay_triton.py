@@ -35,7 +35,7 @@ from reconstruct.kernels.device import DeviceView, on_device
 from reconstruct.kernels.device_numbers import CODES, POINTERS, decode, float_of, is_finite, load
 from reconstruct.kernels.formats import FLOAT_FORMATS
 from reconstruct.kernels.formulas import Formula
-from reconstruct.kernels.lattice import Lattice
+from reconstruct.kernels.lattice import Lattice, working_coefficients
 from reconstruct.kernels.replay_device import (
     BINS,
     CARE,
@@ -224,12 +224,6 @@ def _is_narrow(
     return bool(((sizes <= 2.0**18) & (sizes <= 2.0**18 * scale) & (scale >= 2.0**-30)).all())
 
 
-def _on_lattice(dtypes: Sequence[str], lattice: Lattice) -> bool:
-    """Whether every number that the sources can hold is a lattice number: then rounding changes none."""
-    formats = [FLOAT_FORMATS[dtype] for dtype in dtypes[1:]]
-    return all(f.mantissa <= lattice.mantissa and f.quantum >= lattice.quantum for f in formats)
-
-
 def _is_coarse(lattice: Lattice) -> bool:
     """Whether ordinary weights can fall below the sizes where the lattice's step is constant."""
     return lattice.mantissa + lattice.quantum > -100
@@ -273,7 +267,7 @@ def replay(
         padded[:vectors] = array
         return torch.from_numpy(padded).to(device)
 
-    weights, scale = _working_coefficients(coefficients, divisors, formula)
+    weights, scale = working_coefficients(coefficients, divisors, formula)
     scale = np.concatenate([scale, np.ones(rows - vectors, scale.dtype)])
     shares = 0.5 + 0.5 * np.abs(coefficients / divisors[:, None]).sum(axis=1) + 1e-3
     most = tiles * shape["LANES"] * shape["EACH"]
@@ -296,7 +290,7 @@ def replay(
             bounds = (shares[:, None] * np.array([1 - 2.0**-20, 1 + 2.0**-20])).astype(np.float32)
             narrow[(programs, groups)](
                 *inputs, upload(bounds), *outputs, count, tiles, rows, *_constants(lattice), **options, **shape,
-                COARSE=_is_coarse(lattice), ON_LATTICE=_on_lattice(dtypes, lattice), GROUP=group,
+                COARSE=_is_coarse(lattice), ON_LATTICE=all(lattice.holds(dtype) for dtype in dtypes[1:]), GROUP=group,
                 **_options(shape, group, narrow=True),
             )  # fmt: skip
             ratio = shape["EACH"] // 2
@@ -319,19 +313,6 @@ def _options(shape: dict[str, int], group: int, *, narrow: bool) -> dict[str, An
     """Every operation is rounded by itself: nothing may fuse. ptxas would rather spill than exceed 168 registers."""
     options: dict[str, Any] = {"num_warps": max(1, min(8, shape["LANES"] // 32)), "enable_fp_fusion": False}
     return options if narrow or group == 1 else options | {"maxnreg": 255}
-
-
-def _working_coefficients(
-    coefficients: NDArray[np.float64], divisors: NDArray[np.float64], formula: Formula
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Coefficients and divisors rounded to the working format, held in float64 or float32."""
-    kind = np.dtype(np.float64 if formula.working == "float64" else np.float32)
-    weights: NDArray[np.floating] = coefficients.astype(kind)
-    scale: NDArray[np.floating] = divisors.astype(kind)
-    if formula.working in {"bfloat16", "float16"}:
-        lower = Lattice.of_dtype("BF16" if formula.working == "bfloat16" else "F16")
-        weights, scale = lower.round(weights), lower.round(scale)
-    return weights, scale
 
 
 def _collect(result: ReplayResult, counts: torch.Tensor, energies: torch.Tensor, histograms: torch.Tensor) -> None:
@@ -386,7 +367,7 @@ def _case(
         signature |= {"quantum_bits": "i32", "zone": "fp32", "magic": "fp32", "least": "fp32"}
         constants |= {
             "COARSE": _is_coarse(lattice),
-            "ON_LATTICE": _on_lattice(dtypes, lattice),
+            "ON_LATTICE": all(lattice.holds(dtype) for dtype in dtypes[1:]),
             "GROUP": group,
             **shape,
         }

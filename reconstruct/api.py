@@ -21,7 +21,7 @@ from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_du
 from reconstruct.engine.feed import Feeds
 from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
-from reconstruct.engine.store import STORE_SCHEMA, RunStore
+from reconstruct.engine.store import RunStore
 from reconstruct.errors import ConfigurationError, StoreError
 from reconstruct.evidence import Measurement, SourceTable
 from reconstruct.kernels.select import Kernels, select
@@ -83,11 +83,7 @@ def fit(
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     catalogs, alignment = _open(models)
     with RunStore.create(target) as store:
-        known = store.get("config")
-        if known is not None and known != config:
-            raise StoreError("this folder holds another run", subject=str(target), remedy="Say folder=<another folder>")
-        store.put("schema", STORE_SCHEMA)
-        store.put("config", config)
+        store.begin(config)
         store.put("locations", [str(Path(model).expanduser().absolute()) for model in models])
         return _run(store, catalogs, alignment, threads, progress or Silent())
 

@@ -126,6 +126,16 @@ class RunStore:
         with self._lock:
             return self._connection.execute(text, values).fetchall()
 
+    def begin(self, config: dict[str, Any]) -> None:
+        """Note the configuration of the run that is kept here. Raises StoreError if another one is."""
+        known = self.get("config")
+        if known is not None and known != config:
+            raise StoreError(
+                "this folder holds another run", subject=str(self.folder), remedy="Say folder=<another folder>"
+            )
+        self.put("schema", STORE_SCHEMA)
+        self.put("config", config)
+
     def put(self, key: str, value: Any) -> None:
         """Keep a fact about the run."""
         self._write(("insert or replace into run values (?, ?)", (key, json.dumps(value))))

@@ -7,6 +7,7 @@ on; the whole model is compared at the end.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,18 +70,13 @@ class _Walk:
         """Take the one move of all numbers, up or down by `step`, that helps most; False if none helps."""
         numbers = dict(numbers_of(self.document))
         best: tuple[float, dict[str, Any]] | None = None
-        for place in places:
-            for direction in (step, -step):
-                if self._left <= 0:
-                    break
-                candidate = with_number(self.document, place, round(numbers[place] + direction, 6))
-                share = self._evaluate(candidate)
-                if share > (best[0] if best is not None else self.share):
-                    best = share, candidate
-                if share == 1.0:
-                    break
-            if best is not None and best[0] == 1.0:
+        for place, direction in itertools.product(places, (step, -step)):
+            if self._left <= 0 or (best is not None and best[0] == 1.0):
                 break
+            candidate = with_number(self.document, place, round(numbers[place] + direction, 6))
+            share = self._evaluate(candidate)
+            if share > (best[0] if best is not None else self.share):
+                best = share, candidate
         if best is None:
             return False
         self.share, self.document = best

@@ -14,8 +14,8 @@ from reconstruct.api import Progress, Silent, fit
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.local import open_checkpoint
 from reconstruct.claims.recipe_file import ClaimedRecipe, read_recipe, resolve_models
-from reconstruct.engine.store import STORE_SCHEMA, RunStore
-from reconstruct.errors import AlignmentError, ConfigurationError, StoreError
+from reconstruct.engine.store import RunStore
+from reconstruct.errors import AlignmentError, ConfigurationError
 from reconstruct.mergekit_parameters import layer_positions
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.sampling import SamplingPlan
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from reconstruct.replay.mergekit import RecipeOutput
 
 __all__ = ["Verification", "verify"]
-
-_FITTED = 9  # models that a fit takes at most beside the suspect
 
 
 @dataclass(frozen=True)
@@ -114,13 +112,7 @@ def _begin(
     config = {
         "verify": suspect, "recipe": claimed.text, "models": {k: str(v) for k, v in folders.items()}, "seed": seed,
     }  # fmt: skip
-    known = store.get("config")
-    if known is not None and known != config:
-        raise StoreError(
-            "this folder holds another run", subject=str(store.folder), remedy="Say folder=<another folder>"
-        )
-    store.put("schema", STORE_SCHEMA)
-    store.put("config", config)
+    store.begin(config)
 
 
 def _checks(catalog: Catalog, outputs: Iterable[RecipeOutput], watch: Progress) -> list[TensorCheck]:
@@ -148,7 +140,7 @@ def _fit(
     """The same models as candidates; None where they are too many or have nothing in common with the suspect."""
     parents = [folders[m] for m in claimed.models if m != claimed.base_model]
     base = folders[claimed.base_model] if claimed.base_model is not None else None
-    if not parents or len(claimed.models) > _FITTED:
+    if not parents:
         return None
     try:
         return fit(
