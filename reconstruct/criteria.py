@@ -23,6 +23,7 @@ __all__ = [
     "phase_reasons",
     "replayed_shares",
     "replays_as_product",
+    "rounded_after",
     "shares_suspect",
     "stored_finely",
     "voting_tensors",
@@ -62,6 +63,9 @@ THRESHOLDS = {
     "related": 0.02,  # explained share beyond the decoys'
     "informative": 1000,  # sampled elements in which the sources differ
 }
+
+
+_FINER = 4  # mantissa bits: the coarser rounding is then far more than the finer box holds
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,20 @@ def replays_as_product(o: OrientationEvidence) -> bool:
         and o.novel_exact >= THRESHOLDS["novel replayed"]
         and o.novel >= THRESHOLDS["novel elements"]
     )
+
+
+def rounded_after(e: ModelEvidence, other: str) -> bool:
+    """Whether the suspect is stored more finely than that source, and lies in the plane of the sources up to its own,
+    finer rounding: then the source cannot have been rounded last, though the suspect determines it to the bit.
+
+    Were the source the product, its rounding to the coarser format would have put the suspect far outside its box.
+    """
+    place = 1 + e.sources.names.index(other)
+    finer = all(
+        t.measurement.lattice.lattice.mantissa >= t.measurement.lattices[place].lattice.mantissa + _FINER
+        for t in voting_tensors(e)
+    )
+    return finer and e.box >= THRESHOLDS["box"] and e.controls.box <= THRESHOLDS["box of decoys"]
 
 
 def has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:

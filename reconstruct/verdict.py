@@ -24,6 +24,7 @@ from reconstruct.criteria import (
     phase_reasons,
     replayed_shares,
     replays_as_product,
+    rounded_after,
     shares_suspect,
     stored_finely,
     voting_tensors,
@@ -156,10 +157,10 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     ]
     if not all(stored_finely(t) for t in matrices):
         reasons.append(at_least("rounding came last (phase of the predictions)", e.rounding, "rounding"))
-    # A child stored more finely than its parents determines them to the bit: the arrow of time is lost, and shares
-    # between 0 and 1 in the other orientation say which is the product.
+    # A child stored more finely than its parents determines them to the bit, so they replay from it too. Shares between
+    # 0 and 1 in the other orientation say which is the product, unless the suspect's own finer rounding does.
     outside = not in_range(e.estimate.coefficients.tolist())
-    rivals = [o for o in e.orientations[1:] if outside and shares_suspect(o)]
+    rivals = [o for o in e.orientations[1:] if outside and shares_suspect(o) and not rounded_after(e, o.target)]
     if rivals:
         fits = max(max(o.exact, o.box) for o in rivals)
         reasons.append(Reason("fit of another orientation, with shares in [0, 1]", fits, THRESHOLDS["box"],
@@ -180,6 +181,8 @@ def _ancestor(e: ModelEvidence) -> Verdict | list[Reason]:
         return []
     own, reasons = e.orientations[0], []
     for other in e.orientations[1:]:
+        if rounded_after(e, other.target):
+            continue
         if replays_as_product(other):
             reason = Reason(f"elements of {other.target} replayed from the suspect and the rest", other.exact,
                             THRESHOLDS["replayed"], passed=True)  # fmt: skip

@@ -175,3 +175,20 @@ def test_a_merge_on_a_lattice_with_gaps_is_still_reproduced_bit_by_bit(tmp_path)
     evidence, verdict = examine(save(tmp_path / "s", merge), [folders["ft-code"], folders["ft-docs"]], folders["base"])
     assert verdict.kind is VerdictKind.REPRODUCED
     assert not any(t.measurement.smooth_lattice for t in evidence.tensors)
+
+
+def test_a_child_stored_more_finely_is_not_called_its_parents_source(tmp_path):
+    """In float32 the child determines its bfloat16 parents to the bit, with shares in [0, 1]: 1.3 A - .15 B - .15 C is
+    turned around to A = .77 S + .115 B + .115 C. But rounding A last would have moved S by half a bfloat16 spacing.
+    """
+    child = merged(tmp_path / "child", (1.3, -0.15, -0.15), ("base", "ft-code", "ft-docs"), torch.float32)
+    evidence, verdict = examine(child, [CODE, DOCS])
+    assert any(o.target == str(BASE) and o.exact > 0.999 for o in evidence.orientations)
+    assert verdict.kind is VerdictKind.REPRODUCED
+
+
+def test_a_coarser_parent_of_its_own_finer_child_is_an_ancestor(tmp_path):
+    """The other way round the suspect is the coarser one, and no rounding of its own stands against that."""
+    child = merged(tmp_path / "child", (0.0, 0.7, 0.3), ("base", "ft-code", "ft-docs"), torch.float32)
+    _, verdict = examine(CODE, [child, DOCS])
+    assert verdict.kind is VerdictKind.ANCESTOR
