@@ -23,9 +23,9 @@ from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
 from reconstruct.engine.store import RunStore
 from reconstruct.errors import ConfigurationError, StoreError
-from reconstruct.evidence import Measurement, SourceTable
+from reconstruct.evidence import Measurement, RecipeProof, SourceTable
 from reconstruct.kernels.select import Kernels, select
-from reconstruct.reconstruction import Reconstruction
+from reconstruct.reconstruction import Reconstruction, with_proof
 from reconstruct.sampling import SamplingPlan
 from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
 from reconstruct.verdict import decide
@@ -67,9 +67,13 @@ def fit(
     sampling: SamplingPlan | None = None,
     threads: int = 0,
     kernels: str = "auto",
+    proof: bool = True,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Rebuild `suspect` from `parents` (and `base`): folders or weight files. Everything is kept in `folder`.
+
+    `proof`: have mergekit run the recipe that is found and compare every bit; and let it search, of `families`, those
+    that only it can compute.
 
     A folder that already holds a run of the very same models and plan is continued. Raises ReconstructError.
     """
@@ -79,6 +83,7 @@ def fit(
     config = {
         "models": models, "has_base": base is not None, "families": list(families),
         "sampling": asdict(sampling or SamplingPlan()), "kernels": _kernels(kernels).name,
+        "proof": proof,
     }  # fmt: skip
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     catalogs, alignment = _open(models)
@@ -101,9 +106,8 @@ def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
     """A finished run from its store; no weights are read. Raises StoreError if it is not finished."""
     with RunStore.open(Path(folder)) as store:
         measurements, table = _finished(store)
-        return _conclude(
-            store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None
-        )
+        run = _conclude(store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None)
+        return with_proof(run, RecipeProof.from_dict(found) if (found := store.get("proof")) else None)
 
 
 def refit(
@@ -195,6 +199,12 @@ def _run(
         store, measurements, _table(config), replay, config["families"], workers,
         lambda elements: progress.advance(elements * widest),
     )  # fmt: skip
+    if config["proof"]:
+        from reconstruct.replay.proving import proved
+
+        progress.phase("proving the recipe", 0)
+        run = with_proof(run, proved(run.evidence, run.verdict, catalogs, alignment.tensors, config["families"]))
+        store.put("proof", None if run.evidence.proof is None else asdict(run.evidence.proof))
     store.put("finished", value=True)
     store.event("finished", run.verdict.kind.value)
     return run

@@ -34,7 +34,7 @@ def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction
             run = fit(
                 config.suspect, config.parents, config.base, folder=folder, families=config.hypotheses.families,
                 sampling=config.sampling.plan(), threads=config.compute.threads, kernels=config.compute.kernels,
-                progress=watch,
+                proof=config.proof, progress=watch,
             )  # fmt: skip
     write_report(run, config.report, folder / "report", console)
     return run

@@ -7,6 +7,7 @@ what the others leave to one, except where slerp bends off the plane.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,11 @@ __all__ = [
     "ModelEvidence",
     "OrientationEvidence",
     "PoolEvidence",
+    "RecipeProof",
     "SourceTable",
     "TensorEvidence",
     "TensorFit",
+    "TensorProof",
 ]
 
 
@@ -207,11 +210,64 @@ class OrientationEvidence:
 
 
 @dataclass(frozen=True)
+class TensorProof:
+    """One tensor as a program makes it from a recipe, beside the suspect's: counts of elements. `novel`: those in which
+    the made tensor differs from every source.
+    """
+
+    name: str
+    total: int
+    identical: int
+    novel: int
+    novel_identical: int
+
+
+@dataclass(frozen=True)
+class RecipeProof:
+    """A recipe run through the program it is written for. `document`: its configuration; `uncompared`: tensors of the
+    suspect that it does not make, or of another shape; `surplus`: tensors that only it makes; `failure`: why the
+    program could not run it, else empty; `families`: merge families that make the same bits, where the recipe was found
+    by running the program.
+    """
+
+    program: str
+    document: dict[str, Any]
+    tensors: tuple[TensorProof, ...]
+    uncompared: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    failure: str = ""
+    families: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> RecipeProof:
+        """What `dataclasses.asdict` made of one, by way of JSON."""
+        tensors = tuple(TensorProof(**tensor) for tensor in stored["tensors"])
+        listed = {key: tuple(stored[key]) for key in ("uncompared", "surplus", "families")}
+        return cls(stored["program"], stored["document"], tensors, failure=stored["failure"], **listed)
+
+    @property
+    def identical(self) -> float:
+        """Share of the compared elements with the suspect's bits; 0 where nothing was compared."""
+        return sum(t.identical for t in self.tensors) / max(sum(t.total for t in self.tensors), 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the program makes the suspect, all of it and to the last bit."""
+        return not (self.failure or self.uncompared) and bool(self.tensors) and self.differing == ()
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Names of the tensors with other bits."""
+        return tuple(t.name for t in self.tensors if t.identical < t.total)
+
+
+@dataclass(frozen=True)
 class ModelEvidence:
     """Everything the verdict looks at, and everything reports show. Sums are over voting tensors.
 
     `rounding`: phase of the novel predictions over a uniform one (see `replay.phases`). `overlap`: largest |cosine|
-    between the movements of two material parents, 1 if there is but one direction.
+    between the movements of two material parents, 1 if there is but one direction. `proof`: the recipe run through the
+    program it is written for, where that was done.
     """
 
     sources: SourceTable
@@ -241,3 +297,4 @@ class ModelEvidence:
     curve: tuple[tuple[float, float, float], ...]
     exhaustive: bool
     notes: tuple[str, ...] = ()
+    proof: RecipeProof | None = None

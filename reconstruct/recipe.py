@@ -17,7 +17,7 @@ from reconstruct.mergekit_parameters import setting_for
 from reconstruct.statistics.moments import Moments
 from reconstruct.statistics.simple_numbers import is_simple
 
-__all__ = ["PARTITIONS", "Cell", "Recipe", "partition_key"]
+__all__ = ["PARTITIONS", "Cell", "Recipe", "WholeRecipe", "partition_key"]
 
 #: How parameters may differ over the model, the simplest first.
 PARTITIONS = ("constant", "filter", "layer", "layer and filter", "tensor")
@@ -163,7 +163,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Write the configuration as YAML text."""
-        return yaml.safe_dump(self.to_mergekit(), sort_keys=False, default_flow_style=None)
+        return _as_yaml(self.to_mergekit())
 
     def _weight(self, cell: Cell, source: int) -> float:
         share = 1 - sum(cell.parameters) if source == 0 else cell.parameters[source - 1]
@@ -174,3 +174,32 @@ class Recipe:
         if self.partition == "constant" or not self.keys:
             return setting_for({"": value(self.cells[0])})
         return setting_for({name: value(self.cell(name)) for name in self.keys})
+
+
+@dataclass(frozen=True)
+class WholeRecipe:
+    """A recipe of a family that is no fixed blend of its sources, as mergekit's configuration. `families`: those that
+    make the same bits.
+    """
+
+    document: dict[str, Any]
+    families: tuple[str, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that take part, the base last."""
+        named = [str(model["model"]) for model in self.document["models"]]
+        base = self.document.get("base_model")
+        return tuple(dict.fromkeys([*named, *([base] if base is not None else [])]))
+
+    def to_mergekit(self) -> dict[str, Any]:
+        """The configuration that mergekit takes."""
+        return self.document
+
+    def to_yaml(self) -> str:
+        """Write the configuration as YAML text."""
+        return _as_yaml(self.document)
+
+
+def _as_yaml(document: dict[str, Any]) -> str:
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None)

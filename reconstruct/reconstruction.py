@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconstruct.checkpoints.alignment import LeftOut
-from reconstruct.evidence import ModelEvidence
-from reconstruct.recipe import Recipe
-from reconstruct.verdict import Verdict
+from reconstruct.evidence import ModelEvidence, RecipeProof
+from reconstruct.recipe import Recipe, WholeRecipe
+from reconstruct.verdict import Verdict, decide
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Reconstruction"]
+__all__ = ["Reconstruction", "with_proof"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Reconstruction:
     folder: Path
 
     @property
-    def recipe(self) -> Recipe | None:
+    def recipe(self) -> Recipe | WholeRecipe | None:
         """The recipe that replays, if one does: `recipe.to_yaml()` is a mergekit configuration."""
         return self.verdict.recipe
 
@@ -59,3 +59,11 @@ class Reconstruction:
         from reconstruct.report.result import result_document
 
         return result_document(self)
+
+
+def with_proof(run: Reconstruction, proof: RecipeProof | None) -> Reconstruction:
+    """The run with the proof of its recipe among the evidence, and the verdict that follows."""
+    if proof is None:
+        return run
+    evidence = replace(run.evidence, proof=proof)
+    return replace(run, evidence=evidence, verdict=decide(evidence))

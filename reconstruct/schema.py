@@ -26,7 +26,11 @@ __all__ = [
 ]
 
 DEFAULT_FAMILIES = ("linear", "slerp", "task_arithmetic")
-FAMILIES = (*DEFAULT_FAMILIES, "nuslerp", "multislerp", "karcher", "model_stock", "passthrough")
+#: Families whose coefficients are functions of the sources' inner products: fitted from moments.
+_FITTED = (*DEFAULT_FAMILIES, "nuslerp", "multislerp", "karcher", "model_stock", "passthrough")
+#: Families that keep or drop single elements: only the program itself computes them.
+_ELEMENTWISE = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce", "nearswap", "ram", "ramplus_tl", "arcee_fusion")
+FAMILIES = (*_FITTED, *_ELEMENTWISE)
 _KERNELS = ("auto", "triton", "processor", "reference")
 _ENGINES = ("local",)
 _FORMATS = ("png", "svg")
@@ -112,7 +116,9 @@ class ReportConfig:
 
 @dataclass
 class FitConfig:
-    """`reconstruct fit`. `resume`: a run folder to go on with; `refit`: one to fit again from, without weights."""
+    """`reconstruct fit`. `resume`: a run folder to go on with; `refit`: one to fit again from, without weights;
+    `proof`: whether mergekit runs the recipe that is found, and those that only it can compute.
+    """
 
     suspect: str | None = None
     parents: list[str] = field(default_factory=list)
@@ -120,6 +126,7 @@ class FitConfig:
     folder: str | None = None
     resume: str | None = None
     refit: str | None = None
+    proof: bool = True
     hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -30,7 +30,7 @@ from reconstruct.criteria import (
     voting_tensors,
 )
 from reconstruct.evidence import ModelEvidence, OrientationEvidence
-from reconstruct.recipe import Recipe
+from reconstruct.recipe import Recipe, WholeRecipe
 
 __all__ = ["THRESHOLDS", "Reason", "Verdict", "VerdictKind", "decide"]
 
@@ -56,7 +56,7 @@ class Verdict:
     kind: VerdictKind
     summary: str
     reasons: tuple[Reason, ...]
-    recipe: Recipe | None = None
+    recipe: Recipe | WholeRecipe | None = None
     limits: tuple[str, ...] = ()
 
 
@@ -72,8 +72,8 @@ def decide(evidence: ModelEvidence) -> Verdict:
     limits = list(_LIMITS)
     if not evidence.exhaustive:
         limits.append("Replayed on stored samples only, not on every element.")
-    rules = (_copy, _too_little, _collinear, _reproduced, _ancestor, _coplanar, _merge_then_modified, _derived,
-             _merge_consistent, _related)  # fmt: skip
+    rules = (_copy, _too_little, _collinear, _computed, _reproduced, _ancestor, _coplanar, _merge_then_modified,
+             _derived, _merge_consistent, _related)  # fmt: skip
     noted: list[Reason] = []
     for rule in rules:
         found = rule(evidence)
@@ -130,6 +130,33 @@ def _collinear(e: ModelEvidence) -> Verdict | list[Reason]:
 
 def _undetermined(summary: str, *reasons: Reason) -> Verdict:
     return Verdict(VerdictKind.UNDETERMINED, summary, reasons)
+
+
+def _computed(e: ModelEvidence) -> Verdict | list[Reason]:
+    """The merge program itself makes every bit of the suspect from the candidates, by a recipe that is no fixed blend.
+
+    Nothing but the whole is accepted here: the recipe was searched for, and a search finds what is nearly right.
+    """
+    proof = e.proof
+    if proof is None or not proof.families or proof.failure:
+        return []
+    matrices = {t.measurement.name for t in e.tensors if t.measurement.is_matrix}
+    novel = [t.novel for t in proof.tensors if t.name in matrices]
+    recipe = WholeRecipe(proof.document, proof.families)
+    reasons = [
+        Reason(f"weights that {proof.program} makes to the last bit", proof.identical, 1.0, proof.complete),
+        at_least("novel elements", sum(novel), "novel elements"),
+        at_least("matrices with a hundred of them", sum(n >= 100 for n in novel), "sources"),
+        at_least("sources none of which can be left out", len(recipe.models), "sources"),
+    ]
+    if not all(r.passed for r in reasons):
+        return reasons
+    return Verdict(
+        VerdictKind.REPRODUCED,
+        f"{proof.program} makes every weight of the suspect from {_join(list(recipe.models))}, by "
+        f"{' or '.join(proof.families)}.",
+        tuple(reasons), recipe,
+    )  # fmt: skip
 
 
 def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:

@@ -78,7 +78,7 @@ def test_unknown_verb(run):
         (["suspect=./s", "parents=[./a]", "compute.threads=many"], ["compute.threads", "many"]),
         (["suspect=./s", "parents=[./a]", "compute.threads=-1"], ["compute.threads", "negative"]),
         (["suspect=./s", "parents=[./a]", "compute.kernels=quantum"], ["quantum", "processor"]),
-        (["suspect=./s", "parents=[./a]", "hypotheses.families=[ties]"], ["ties", "slerp"]),
+        (["suspect=./s", "parents=[./a]", "hypotheses.families=[dare_ties]"], ["dare_ties", "slerp"]),
         (["suspect=./s", "parents=[./a]", "hypotheses=ties"], ["hypotheses/ties", "slerp"]),
         (["suspect=./s", "parents=[./a]", "sampling.block=1"], ["sampling.block", "4096"]),
         (["suspect=./s", "parents=[./a]", "report.formats=[gif]"], ["gif", "png"]),

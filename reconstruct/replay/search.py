@@ -27,7 +27,7 @@ from reconstruct.replay.last_bits import with_last_bits
 from reconstruct.replay.scales import with_scales
 from reconstruct.replay.variants import NORMALISING, Variant, in_program_form, variants_of
 from reconstruct.statistics.rounding import Box, certify
-from reconstruct.statistics.simple_numbers import is_small_fraction, simplest
+from reconstruct.statistics.simple_numbers import decimals_between, is_small_fraction, simplest
 
 __all__ = ["ExactRecipe", "find_exact"]
 
@@ -35,6 +35,7 @@ _CANDIDATES = 16
 _CELL_SAMPLE = 20_000
 _LEAST_ROWS = 8  # informative elements that bound the parameters of a norm or a bias
 _TIE_SAMPLE = 2_000_000
+_COSINE_REACH = 1e-6  # by which an error of a float32 cosine may move t
 _TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
@@ -218,9 +219,16 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
     if recipe.pair is None:
         chosen_recipe, kept = _scaled(data, chosen_recipe, ranked, kept, members, candidates)
     if recipe.pair is not None and data.all_fine:
+        # The program's own error in the cosine moves t by less than this: the round number beside it is meant.
+        meant = tuple(replace(cell, parameters=(_beside(cell.parameters[0]),)) for cell in chosen_recipe.cells)
+        chosen_recipe = chosen_recipe.with_cells(meant)
         chosen_recipe, variant, share = with_last_bits(data, chosen_recipe, [v for v, _ in kept[:3]])
         kept = ((variant, share),)
     return ExactRecipe(chosen_recipe, kept, voting, tolerance)
+
+
+def _beside(t: float) -> float:
+    return next(decimals_between(t - _COSINE_REACH, t + _COSINE_REACH, digits=4, limit=1), t)
 
 
 _Scored = tuple[Variant, tuple[float, dict[tuple[str, ...], tuple[float, ...]]]]

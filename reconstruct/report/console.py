@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconstruct.evidence import ModelEvidence
+from reconstruct.recipe import Recipe
 from reconstruct.report.console_tables import (
     coefficient_table,
     orientation_table,
@@ -49,7 +50,7 @@ def print_report(console: Console, evidence: ModelEvidence, verdict: Verdict, su
     origin = origin_word(evidence.estimate)
     _section(console, f"Coefficients of the whole model ({origin})", coefficient_table(evidence))
     _pairs(console, [("fit", _fit_line(evidence)), ("controls", _control_line(evidence))])
-    if verdict.recipe is not None and varies(evidence):
+    if isinstance(verdict.recipe, Recipe) and varies(evidence):
         table, hidden = parameter_table(verdict.recipe)
         _section(console, "Parameters of the recipe", table, hidden, "recipe parameters")
     for by, pools in (("layer", evidence.layers), ("module kind", evidence.kinds)):

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from reconstruct.evidence import ModelEvidence, PoolEvidence
-from reconstruct.recipe import Recipe
+from reconstruct.evidence import ModelEvidence, PoolEvidence, RecipeProof
+from reconstruct.recipe import Recipe, WholeRecipe
 from reconstruct.report.wording import (
     coefficient,
     coefficient_range,
@@ -142,7 +142,27 @@ def recipe_lines(evidence: ModelEvidence, verdict: Verdict) -> list[tuple[str, s
     elif evidence.families:
         lines.append(("merge family", evidence.families[0]))
     recipe = verdict.recipe
-    if recipe is not None:
+    if isinstance(recipe, Recipe):
         same = recipe.partition == "constant"
         lines.append(("recipe", "the same in every tensor" if same else f"varies by {recipe.partition}"))
+    if isinstance(recipe, WholeRecipe):
+        label = "merge family" if len(recipe.families) == 1 else "not told apart"
+        lines.append((label, ", ".join(recipe.families)))
+    if evidence.proof is not None:
+        lines.append(("proof", proof_line(evidence.proof)))
     return lines
+
+
+def proof_line(proof: RecipeProof) -> str:
+    """What came of running the recipe through its program."""
+    if proof.failure:
+        return f"not run by {proof.program}: {proof.failure}"
+    weights = sum(tensor.total for tensor in proof.tensors)
+    if proof.complete:
+        return f"{proof.program} makes all {weights:,} weights from recipe.yml, bit by bit"
+    if proof.identical < 1:
+        return (
+            f"{proof.program} makes {share(proof.identical)} of {weights:,} weights from recipe.yml, and other bits in "
+            f"{len(proof.differing):,} tensors"
+        )
+    return f"{proof.program} makes the same bits, but not these tensors: {', '.join(proof.uncompared[:3])}"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reconstruct.checkpoints.module_names import describe
+from reconstruct.replay.comparison import CheckState, TensorCheck
 from reconstruct.report.layer_axis import LayerAxis
 from reconstruct.report.plot_style import (
     BLACK,
@@ -24,7 +25,6 @@ from reconstruct.report.plot_style import (
     source_names,
 )  # fmt: skip
 from reconstruct.report.wording import share
-from reconstruct.verification.comparison import CheckState, TensorCheck
 
 if TYPE_CHECKING:
     from reconstruct.verification.run import Verification

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reconstruct.evidence import PoolEvidence
+from reconstruct.evidence import PoolEvidence, RecipeProof
 from reconstruct.report.wording import model_order
 from reconstruct.statistics.mixture import DECISIVE, Spike
 
@@ -109,10 +109,19 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
         "layers": [_pool(layers[label], names) for label in model_order(layers)],
         "module_kinds": [_pool(p, names) for p in e.kinds],
         "recipe": verdict.recipe.to_mergekit() if verdict.recipe is not None else None,
+        "proof": _proof(e.proof) if e.proof is not None else None,
         "notes": list(e.notes),
     }  # fmt: skip
     cleaned: dict[str, Any] = _plain(document)
     return cleaned
+
+
+def _proof(p: RecipeProof) -> dict[str, Any]:
+    return {
+        "program": p.program, "complete": p.complete, "failure": p.failure or None, "identical": p.identical,
+        "weights": sum(t.total for t in p.tensors), "differing": list(p.differing), "uncompared": list(p.uncompared),
+        "surplus": list(p.surplus), "recipe": p.document,
+    }  # fmt: skip
 
 
 def _spike(s: Spike) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from reconstruct.checkpoints.module_names import describe
 from reconstruct.claims.recipe_file import Finding
+from reconstruct.replay.comparison import CheckState, TensorCheck
 from reconstruct.report.wording import share, shorten
-from reconstruct.verification.comparison import CheckState, TensorCheck
 
 if TYPE_CHECKING:
     import pandas as pd

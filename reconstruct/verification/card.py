@@ -134,7 +134,7 @@ class _Tester:
         try:
             run = fit(
                 self.suspect, candidates, base, folder=self.folder / f"claim-{number}", threads=self.threads,
-                sampling=self.sampling, progress=self.progress,
+                sampling=self.sampling, proof=False, progress=self.progress,
             )  # fmt: skip
         except (AlignmentError, ConfigurationError) as error:
             return ClaimOutcome(claim, ClaimState.CANNOT_SAY, str(error))

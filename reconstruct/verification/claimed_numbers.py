@@ -1,9 +1,8 @@
-"""The numbers of a claimed configuration: where they stand, and the coefficients they mean for one tensor."""
+"""The coefficients that the numbers of a claimed configuration mean for one tensor."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,36 +10,7 @@ from numpy.typing import NDArray
 
 from reconstruct.mergekit_parameters import evaluate
 
-__all__ = ["Place", "claimed_coefficients", "numbers_of", "with_number"]
-
-#: Keys and list positions from the top of the document to a number.
-Place = tuple[str | int, ...]
-
-
-def numbers_of(document: Mapping[str, Any]) -> list[tuple[Place, float]]:
-    """Every number below a `parameters` key, in the order of the text: weights, densities, gradients."""
-    return list(_numbers(document, (), inside=False))
-
-
-def _numbers(value: Any, place: Place, *, inside: bool) -> Iterator[tuple[Place, float]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _numbers(item, (*place, key), inside=inside or key == "parameters")
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _numbers(item, (*place, position), inside=inside)
-    elif inside and isinstance(value, int | float) and not isinstance(value, bool):
-        yield place, float(value)
-
-
-def with_number(document: Mapping[str, Any], place: Place, value: float) -> dict[str, Any]:
-    """A copy of the document with another number at that place."""
-    changed = copy.deepcopy(dict(document))
-    target: Any = changed
-    for step in place[:-1]:
-        target = target[step]
-    target[place[-1]] = value
-    return changed
+__all__ = ["claimed_coefficients"]
 
 
 def claimed_coefficients(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconstruct.verification.comparison import CheckState, TensorCheck
+from reconstruct.replay.comparison import CheckState, TensorCheck
 
 __all__ = ["Conclusion", "ConclusionKind", "Instead", "conclude"]
 

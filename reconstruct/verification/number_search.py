@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.claims.recipe_numbers import Place, numbers_of, with_number
 from reconstruct.errors import ReconstructError
+from reconstruct.replay.comparison import CheckState, compare
 from reconstruct.replay.mergekit import MergekitReplay
-from reconstruct.verification.claimed_numbers import Place, numbers_of, with_number
-from reconstruct.verification.comparison import CheckState, compare
 
 __all__ = ["OtherNumbers", "search_numbers"]
 

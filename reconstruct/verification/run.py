@@ -18,9 +18,9 @@ from reconstruct.engine.store import RunStore
 from reconstruct.errors import AlignmentError, ConfigurationError
 from reconstruct.mergekit_parameters import layer_positions
 from reconstruct.reconstruction import Reconstruction
+from reconstruct.replay.comparison import CheckState, TensorCheck, cannot_say, compare
 from reconstruct.sampling import SamplingPlan
 from reconstruct.verification.claimed_numbers import claimed_coefficients
-from reconstruct.verification.comparison import CheckState, TensorCheck, cannot_say, compare
 from reconstruct.verification.conclusion import Conclusion, ConclusionKind, Instead, conclude
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _fit(
     try:
         return fit(
             catalog.reference.location, parents, base, folder=target / "fit", threads=threads, sampling=sampling,
-            progress=watch,
+            proof=False, progress=watch,
         )  # fmt: skip
     except (AlignmentError, ConfigurationError):
         return None

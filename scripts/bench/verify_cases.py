@@ -5,8 +5,8 @@ Command: python scripts/bench/verify_cases.py [--write docs/verified-recipes.md]
 Merges of the tiny trained family, by mergekit's own program in another process: each method in bfloat16, in float32,
 and in float32 saved as bfloat16; constant, with a gradient, with a filter where the method takes numbers. For each: the
 true recipe, the recipe with one number off by .01 (in bfloat16), a suspect with one layer of another model (in
-bfloat16), and what `fit` makes of the same models; where it writes a recipe, mergekit computes it and the bytes are
-compared.
+bfloat16), and what `fit hypotheses=all` makes of the same models: the recipe that it writes is run through mergekit, as
+part of the run, and every bit is compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from tiled import FAMILY
 
 import reconstruct
-from reconstruct.replay.mergekit import MergekitReplay
+from reconstruct.schema import FAMILIES
 from reconstruct.verification.conclusion import ConclusionKind
 from reconstruct.verification.run import Verification
 
@@ -40,6 +40,7 @@ DTYPES = {
 #: Method -> base model, parameters of the first and second model, parameters of the whole.
 METHODS: dict[str, tuple[str | None, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "linear": (None, {"weight": 0.6}, {"weight": 0.4}, {}),
+    "passthrough": (None, {"scale": 0.9}, {}, {}),
     "slerp": (A, {}, {}, {"t": 0.3}),
     "nuslerp": (None, {"weight": 0.6}, {"weight": 0.4}, {}),
     "multislerp": (None, {"weight": 0.6}, {"weight": 0.4}, {}),
@@ -52,10 +53,11 @@ METHODS: dict[str, tuple[str | None, dict[str, Any], dict[str, Any], dict[str, A
     "sce": (BASE, {}, {}, {"select_topk": 0.5}),
     "nearswap": (A, {}, {}, {"t": 0.002}),
     "ram": (BASE, {}, {}, {"epsilon": 0.00001}),
+    "ramplus_tl": (BASE, {}, {}, {"r": 0.15, "alpha": 0.25}),
     "arcee_fusion": (A, {}, {}, {}),
 }
 #: Where a gradient or a filter stands instead of the number.
-VARIED = {"linear": "weight", "slerp": "t", "task_arithmetic": "weight", "ties": "weight"}
+VARIED = {"linear": "weight", "slerp": "t", "task_arithmetic": "weight", "nuslerp": "weight", "ties": "weight"}
 SHAPES = {
     "constant": lambda number: number,
     "gradient": lambda number: [number, 0.8, 0.2],
@@ -85,7 +87,8 @@ class Case:
         for parameters in (first, whole):
             if key in parameters:
                 parameters[key] = SHAPES[self.shape](parameters[key])
-        models = [{"model": m, **({"parameters": p} if p else {})} for m, p in ((A, first), (B, second))]
+        chosen = [(A, first)] if self.method == "passthrough" else [(A, first), (B, second)]
+        models = [{"model": m, **({"parameters": p} if p else {})} for m, p in chosen]
         document = {"merge_method": self.method, "models": models, **DTYPES[self.dtype]}
         return document | ({"base_model": base} if base else {}) | ({"parameters": whole} if whole else {})
 
@@ -102,7 +105,7 @@ def cases() -> list[Case]:
 
 def wrong_number(document: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
     """The recipe with its first number off by .01, and the right number."""
-    from reconstruct.verification.claimed_numbers import numbers_of, with_number
+    from reconstruct.claims.recipe_numbers import numbers_of, with_number
 
     numbers = [(place, value) for place, value in numbers_of(document) if 0.02 <= value < 0.99]
     if not numbers:
@@ -121,21 +124,14 @@ def recovered(folder: Path, suspect: Path, case: Case) -> str:
     """What `fit` says, and whether mergekit turns the recipe it writes into the same bytes."""
     base = METHODS[case.method][0]
     parents = [m for m in (A, B) if m != base]
-    run = reconstruct.fit(suspect, parents, base, folder=folder / f"fit-{case.name}")
+    run = reconstruct.fit(suspect, parents, base, folder=folder / f"fit-{case.name}", families=FAMILIES)
     said = run.verdict.kind.value
     if run.recipe is None or said != "reproduced":
         return said
-    document = yaml.safe_load(run.recipe.to_yaml())
-    outputs = MergekitReplay(document, {m: Path(m) for m in (A, B, BASE)}).tensors()
-    truth = load_file(suspect / "model.safetensors")
-    same = total = 0
-    for output in outputs:
-        expected = truth[output.name]
-        same += int((output.tensor.to(expected.dtype) == expected).sum())
-        total += expected.numel()
-    return (
-        f"{said}, {document['merge_method']}: {'the same bytes' if same == total else f'{same / total:.3%} of bytes'}"
-    )
+    proof = run.evidence.proof
+    assert proof is not None
+    made = "the same bytes" if proof.complete else f"{proof.identical:.3%} of the weights"
+    return f"{said}, {run.recipe.to_mergekit()['merge_method']}: {made}"
 
 
 def row(folder: Path, case: Case) -> tuple[list[str], bool]:

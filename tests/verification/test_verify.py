@@ -16,9 +16,9 @@ from support.family import BASE, CODE, CODE_SEED2, DOCS, blend, load, save
 
 import reconstruct
 from reconstruct.errors import ConfigurationError, StoreError
+from reconstruct.replay.comparison import CheckState
 from reconstruct.replay.mergekit import MergekitReplay
 from reconstruct.report.verification import check_table, verification_json
-from reconstruct.verification.comparison import CheckState
 from reconstruct.verification.conclusion import ConclusionKind
 
 A, B, C = map(str, (CODE, DOCS, BASE))

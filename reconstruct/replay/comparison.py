@@ -1,7 +1,8 @@
-"""One tensor of a suspect beside the one recomputed from the claimed recipe: which bits agree, and by how much not."""
+"""One tensor of a suspect beside the one recomputed from a recipe: which bits agree, and by how much not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +15,7 @@ from reconstruct.kernels.device import storage_type
 from reconstruct.kernels.formats import FLOAT_FORMATS, decode, float_format
 from reconstruct.kernels.lattice import Lattice
 
-__all__ = ["CheckState", "TensorCheck", "cannot_say", "compare"]
+__all__ = ["CheckState", "TensorCheck", "as_stored", "cannot_say", "compare"]
 
 _BLOCK = 1 << 22
 _STORED = {f.torch_name: f.name for f in FLOAT_FORMATS.values()}
@@ -33,7 +34,8 @@ class CheckState(StrEnum):
 class TensorCheck:
     """`identical`: elements with the same bits (zeros of either sign are the same); `near`: within one spacing of the
     suspect's dtype; `farthest`: the largest distance in spacings; `worst`: the largest distance over the tensor's
-    largest number; `detail`: what else there is to say.
+    largest number; `novel`: elements in which the recomputed tensor differs from every source it was compared with, and
+    `novel_identical` those of them with the suspect's bits; `detail`: what else there is to say.
     """
 
     name: str
@@ -44,6 +46,8 @@ class TensorCheck:
     farthest: float
     worst: float
     detail: str = ""
+    novel: int = 0
+    novel_identical: int = 0
 
     @property
     def share(self) -> float:
@@ -56,10 +60,13 @@ def cannot_say(name: str, why: str, total: int = 0) -> TensorCheck:
     return TensorCheck(name, CheckState.CANNOT_SAY, total, 0, 0, float("nan"), float("nan"), why)
 
 
-def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> TensorCheck:
-    """Compare the suspect's tensor with the recipe's. A mismatch of bits is a MISMATCH here; whether rounding explains
-    it is decided from the fit, not from the size of the differences: a wrong coefficient moves lightly tuned weights by
-    less than a spacing too.
+def compare(
+    catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor, sources: Sequence[tuple[Catalog, TensorInfo]] = ()
+) -> TensorCheck:
+    """Compare the suspect's tensor with the recipe's; `sources`: the same tensor of the models it may come from, not
+    smaller, for the count of novel elements (none without them). A mismatch of bits is a MISMATCH here; whether
+    rounding explains it is decided from the fit, not from the size of the differences: a wrong coefficient moves
+    lightly tuned weights by less than a spacing too.
     """
     total = info.elements
     if tuple(recomputed.shape) != info.shape:
@@ -71,18 +78,25 @@ def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> Ten
     detail = "" if made == info.dtype else f"the recipe writes {made}, the suspect is stored as {info.dtype}"
     lattice = Lattice.of_dtype(info.dtype)
     flat = recomputed.detach().reshape(-1)
-    identical = near = 0
+    identical = near = novel = novel_identical = 0
     farthest = gap = largest = 0.0
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
         suspect = decode(catalog.source.read(info, start, stop), info.dtype).astype(np.float64)
-        expected = _as_stored(flat[start:stop], info.dtype)
+        expected = as_stored(flat[start:stop], info.dtype)
         with np.errstate(invalid="ignore"):
             distance = np.abs(suspect - expected)
             steps = distance / np.maximum(lattice.spacing(suspect), lattice.spacing(expected))
         same = (suspect == expected) | (np.isnan(suspect) & np.isnan(expected))
         steps = np.where(same, 0.0, np.nan_to_num(steps, nan=np.inf))
         identical += int(np.count_nonzero(same))
+        if sources:
+            fresh = np.ones(len(expected), bool)
+            for other, its in sources:
+                fresh &= expected != decode(other.source.read(its, start, stop), its.dtype)
+                other.source.release(its, start, stop)
+            novel += int(np.count_nonzero(fresh))
+            novel_identical += int(np.count_nonzero(fresh & same))
         near += int(np.count_nonzero(steps <= 1))
         farthest = max(farthest, float(steps.max(initial=0.0)))
         gap = max(gap, float(np.where(same, 0.0, np.nan_to_num(distance, nan=np.inf)).max(initial=0.0)))
@@ -90,10 +104,10 @@ def compare(catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor) -> Ten
         catalog.source.release(info, start, stop)
     state = CheckState.MATCH if identical == total else CheckState.MISMATCH
     worst = gap / largest if largest > 0 else (0.0 if gap == 0 else float("inf"))
-    return TensorCheck(info.name, state, total, identical, near, farthest, worst, detail)
+    return TensorCheck(info.name, state, total, identical, near, farthest, worst, detail, novel, novel_identical)
 
 
-def _as_stored(part: torch.Tensor, dtype: str) -> NDArray[np.float64]:
+def as_stored(part: torch.Tensor, dtype: str) -> NDArray[np.float64]:
     """Numbers after rounding to the suspect's dtype, which is what saving them there does: float64 [n]."""
     rounded = part.to(getattr(torch, FLOAT_FORMATS[dtype].torch_name)).contiguous()
     carrier = storage_type(dtype)
