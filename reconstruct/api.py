@@ -30,7 +30,7 @@ from reconstruct.sampling import SamplingPlan
 from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
 from reconstruct.verdict import decide
 
-__all__ = ["Progress", "Silent", "fit", "load_run", "refit", "resume"]
+__all__ = ["Progress", "Silent", "fit", "holds_verification", "load_run", "refit", "resume"]
 
 _MAXIMUM_SOURCES = 9  # the pivot and eight more: what the kernels hold in registers
 
@@ -216,11 +216,21 @@ def _table(config: dict[str, object]) -> SourceTable:
     return SourceTable(tuple(models[1:]), bool(config["has_base"]), tuple(range(1, len(models))))
 
 
+def holds_verification(folder: str | Path) -> bool:
+    """Whether a run folder holds a verification, not a fit. Raises StoreError."""
+    with RunStore.open(Path(folder)) as store:
+        return _is_verification(store)
+
+
+def _is_verification(store: RunStore) -> bool:
+    return "verify" in (store.get("config") or {})
+
+
 def _refuse_verification(store: RunStore) -> None:
-    if "verify" in (store.get("config") or {}):
+    if _is_verification(store):
         raise StoreError(
             "a verification, not a fit", subject=str(store.folder),
-            remedy=f"Its report is in {store.folder}/report; a fit beneath it, if there is one, in {store.folder}/fit",
+            remedy=f"reconstruct report run={store.folder}; a fit of its models may be in {store.folder}/fit",
         )  # fmt: skip
 
 

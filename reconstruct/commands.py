@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from reconstruct.api import fit, load_run, refit, resume
+from reconstruct.api import fit, holds_verification, load_run, refit, resume
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.report.result import to_json
 from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig, VerifyConfig
@@ -90,12 +90,16 @@ def _write_verification(result: Verification, config: ReportConfig, target: Path
         console.print(f"report: {target}", soft_wrap=True, highlight=False)
 
 
-def run_report(config: ReportVerbConfig, console: Console | None = None) -> Reconstruction:
-    """`reconstruct report`: from the store of a finished run. Raises ReconstructError."""
+def run_report(config: ReportVerbConfig, console: Console | None = None) -> None:
+    """`reconstruct report`: from the store of a finished fit or verification. Raises ReconstructError."""
     assert config.run is not None  # the schema demands it
-    run = load_run(config.run)
-    write_report(run, config.report, Path(config.run) / "report", console or Console())
-    return run
+    console, target = console or Console(), Path(config.run) / "report"
+    if holds_verification(config.run):
+        from reconstruct.verification.run import load_verification
+
+        _write_verification(load_verification(config.run), config.report, target, console)
+    else:
+        write_report(load_run(config.run), config.report, target, console)
 
 
 def write_report(run: Reconstruction, config: ReportConfig, target: Path, console: Console) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reconstruct.api import Progress, Silent, fit
+from reconstruct.api import Progress, Silent, fit, load_run
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.local import open_checkpoint
-from reconstruct.claims.recipe_file import ClaimedRecipe, read_recipe, resolve_models
+from reconstruct.claims.recipe_file import ClaimedRecipe, parse_recipe, read_recipe, resolve_models
 from reconstruct.engine.store import RunStore
-from reconstruct.errors import AlignmentError, ConfigurationError
+from reconstruct.errors import AlignmentError, ConfigurationError, StoreError
 from reconstruct.mergekit_parameters import layer_positions
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.replay.comparison import CheckState, TensorCheck, cannot_say, compare
@@ -26,7 +26,7 @@ from reconstruct.verification.conclusion import Conclusion, ConclusionKind, Inst
 if TYPE_CHECKING:
     from reconstruct.replay.mergekit import RecipeOutput
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "load_verification", "verify"]
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,35 @@ def verify(
         store.put("checks", [asdict(check) for check in checks])
         store.put("conclusion", asdict(conclusion))
         store.put("instead", asdict(instead) if instead is not None else None)
+        store.put("claimed", numbers)
+        store.put("fitted", run is not None)
         store.put("finished", value=True)
         return result
+
+
+def load_verification(folder: str | Path) -> Verification:
+    """A finished verification from its store: no weights are read, mergekit is not run. Raises StoreError."""
+    with RunStore.open(Path(folder)) as store:
+        config = store.get("config") or {}
+        if "verify" not in config or not store.get("finished"):
+            what = "not a verification" if "verify" not in config else "this verification was not finished"
+            raise StoreError(what, subject=str(folder), remedy="Run reconstruct verify again into a new folder")
+        checks = tuple(TensorCheck(**(c | {"state": CheckState(c["state"])})) for c in store.get("checks"))
+        found = store.get("conclusion")
+        conclusion = Conclusion(ConclusionKind(found["kind"]), tuple(found["reasons"]), tuple(found["tensors"]))
+        instead = Instead(**kept) if (kept := store.get("instead")) else None
+        claimed = {name: tuple(numbers) for name, numbers in store.get("claimed").items()}
+        run = load_run(store.folder / "fit") if store.get("fitted") else None
+        recipe = parse_recipe(config["recipe"], config["location"])
+        return Verification(config["verify"], recipe, checks, conclusion, instead, run, claimed, store.folder)
 
 
 def _begin(
     store: RunStore, suspect: str, claimed: ClaimedRecipe, folders: Mapping[str, Path], seed: int | None
 ) -> None:
     config = {
-        "verify": suspect, "recipe": claimed.text, "models": {k: str(v) for k, v in folders.items()}, "seed": seed,
+        "verify": suspect, "recipe": claimed.text, "location": claimed.location, "seed": seed,
+        "models": {reference: str(folder) for reference, folder in folders.items()},
     }  # fmt: skip
     store.begin(config)
 

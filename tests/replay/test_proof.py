@@ -74,9 +74,7 @@ def test_models_that_mergekit_cannot_use_leave_the_verdict_as_it_is(tmp_path):
     assert "config.json" in run.evidence.proof.failure
 
 
-@pytest.mark.parametrize(
-    ("document", "base"), [(STOCK, BASE), (TIES, BASE)], ids=["model_stock", "ties"]
-)
+@pytest.mark.parametrize(("document", "base"), [(STOCK, BASE), (TIES, BASE)], ids=["model_stock", "ties"])
 def test_a_recipe_that_only_the_program_computes_is_found_by_running_it(document, base, tmp_path):
     family = document["merge_method"]
     suspect = made(tmp_path / "s", document)

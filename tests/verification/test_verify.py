@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from support.cases import cut, trained_further
 from support.family import BASE, CODE, CODE_SEED2, DOCS, blend, load, save
 
 import reconstruct
+from reconstruct.claims.recipe_numbers import with_number
 from reconstruct.errors import ConfigurationError, StoreError
 from reconstruct.replay.comparison import CheckState
 from reconstruct.replay.mergekit import MergekitReplay
 from reconstruct.report.verification import check_table, verification_json
 from reconstruct.verification.conclusion import ConclusionKind
+from reconstruct.verification.run import load_verification
 
 A, B, C = map(str, (CODE, DOCS, BASE))
 
@@ -218,6 +222,16 @@ def test_a_verification_is_no_fit_to_report_or_resume(merges, tmp_path):
             call(tmp_path / "run")
 
 
+def test_a_verification_is_drawn_again_from_its_store(merges, tmp_path):
+    result = verified(tmp_path, merges / "linear", with_number(LINEAR, ("models", 0, "parameters", "weight"), 0.61))
+    loaded = load_verification(tmp_path / "run")
+    assert loaded.refuted
+    assert verification_json(loaded) == verification_json(result)
+    assert check_table(loaded).equals(check_table(result))
+    with pytest.raises(StoreError, match="not a verification"):
+        load_verification(tmp_path / "run" / "fit")
+
+
 #: What an honest author may have done to the output of a true recipe.
 def one_layer(tensors):
     return tensors | {k: v for k, v in trained_further(tensors, 0.05, 1.0).items() if ".layers.1." in k}
@@ -301,3 +315,66 @@ def test_a_tensor_that_is_missing_is_mentioned_in_a_confirmation(merges, tmp_pat
     result = verified(tmp_path, save(tmp_path / "s", tensors), LINEAR)
     assert result.conclusion.kind is ConclusionKind.CONFIRMED
     assert "model.norm.weight" in " ".join(result.conclusion.reasons)
+
+
+def sharded(folder, tensors):
+    """The same tensors in three files with an index, in another order."""
+    folder.mkdir()
+    shutil.copyfile(BASE / "config.json", folder / "config.json")
+    names = sorted(tensors, reverse=True)
+    index = {}
+    for number in range(3):
+        file = f"model-{number + 1:05d}-of-00003.safetensors"
+        save_file({name: tensors[name].contiguous() for name in names[number::3]}, folder / file)
+        index |= dict.fromkeys(names[number::3], file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return folder
+
+
+def tied(folder, tensors):
+    """The model without a head of its own."""
+    save(folder, {name: t for name, t in tensors.items() if name != "lm_head.weight"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    return folder
+
+
+def test_shards_in_another_order_are_the_same_model(merges, tmp_path):
+    result = verified(tmp_path, sharded(tmp_path / "suspect", load(merges / "ties")), TIES)
+    assert result.conclusion.kind is ConclusionKind.CONFIRMED
+    assert "36 tensors" in result.conclusion.reasons[0]
+
+
+@pytest.mark.parametrize("second_tied", [True, False])
+def test_tied_heads_are_verified_as_mergekit_writes_them(tmp_path, second_tied):
+    """Two tied models make one without a head; a tied and an untied one make one with a head."""
+    first, second = tied(tmp_path / "a", load("ft-code")), save(tmp_path / "b", load("ft-docs"))
+    if second_tied:
+        second = tied(tmp_path / "b-tied", load("ft-docs"))
+    document = copy.deepcopy(LINEAR)
+    for model, folder in zip(document["models"], (first, second), strict=True):
+        model["model"] = str(folder)
+    outputs = MergekitReplay(document, {str(f): f for f in (first, second)}).tensors()
+    made = {o.name: o.tensor for o in outputs}
+    assert ("lm_head.weight" in made) is not second_tied
+    result = verified(tmp_path, save(tmp_path / "suspect", made), document)
+    assert result.conclusion.kind is ConclusionKind.CONFIRMED
+    assert len(result.checks) == len(made)
+
+
+def test_a_suspect_of_another_vocabulary_is_neither_confirmed_nor_refuted(merges, tmp_path):
+    rows = {"lm_head.weight", "model.embed_tokens.weight"}
+    tensors = {name: t[:250] if name in rows else t for name, t in load(merges / "linear").items()}
+    result = verified(tmp_path, save(tmp_path / "suspect", tensors), LINEAR)
+    assert result.conclusion.kind is ConclusionKind.UNDETERMINED
+    assert {c.name for c in result.checks if c.state is CheckState.CANNOT_SAY} == rows
+    assert any("[250, 64]" in reason for reason in result.conclusion.reasons)
+
+
+def test_parents_of_different_vocabularies_are_refused_with_the_remedy(merges, tmp_path):
+    rows = {"lm_head.weight", "model.embed_tokens.weight"}
+    small = save(tmp_path / "small", {n: t[:250] if n in rows else t for n, t in load("ft-docs").items()})
+    document = copy.deepcopy(LINEAR)
+    document["models"][1]["model"] = str(small)
+    with pytest.raises(ConfigurationError, match=r"vocabularies differ.*tokenizer_source"):
+        verified(tmp_path, merges / "linear", document)
