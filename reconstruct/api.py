@@ -16,13 +16,15 @@ from threadpoolctl import threadpool_limits
 from reconstruct.analysis import analyse
 from reconstruct.checkpoints.alignment import Alignment, LeftOut, align
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
+from reconstruct.checkpoints.reference import ReferenceKind
+from reconstruct.checkpoints.wire import Wire
 from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_duplicates
 from reconstruct.engine.feed import Feeds
 from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
 from reconstruct.engine.store import RunStore
-from reconstruct.errors import ConfigurationError, StoreError
+from reconstruct.errors import ConfigurationError, IncompleteRunError, StoreError, UnreachableError
 from reconstruct.evidence import Measurement, RecipeProof, SourceTable
 from reconstruct.kernels.select import Kernels, select
 from reconstruct.reconstruction import Reconstruction, with_proof
@@ -70,12 +72,11 @@ def fit(
     proof: bool = True,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """Rebuild `suspect` from `parents` (and `base`): folders or weight files. Everything is kept in `folder`.
+    """Rebuild `suspect` from `parents` (and `base`): folders, weight files, repositories ("org/name@revision") or URLs.
 
-    `proof`: have mergekit run the recipe that is found and compare every bit; and let it search, of `families`, those
-    that only it can compute.
-
-    A folder that already holds a run of the very same models and plan is continued. Raises ReconstructError.
+    Everything is kept in `folder`; one that already holds a run of the very same models and plan is continued. `proof`:
+    have mergekit run the recipe that is found and compare every bit; and let it search, of `families`, those that only
+    it can compute. Raises ReconstructError.
     """
     if not parents:
         raise ConfigurationError("no parents", subject="parents", remedy="Name at least one candidate")
@@ -86,20 +87,22 @@ def fit(
         "proof": proof,
     }  # fmt: skip
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
-    catalogs, alignment = _open(models)
+    wire = Wire()
+    catalogs, alignment = _open(models, wire)
     with RunStore.create(target) as store:
         store.begin(config)
-        store.put("locations", [str(Path(model).expanduser().absolute()) for model in models])
-        return _run(store, catalogs, alignment, threads, progress or Silent())
+        store.put("locations", [catalog.reference.address for catalog in catalogs])
+        return _run(store, catalogs, alignment, wire, threads, progress or Silent())
 
 
 def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
         _refuse_verification(store)
-        catalogs, alignment = _open(store.get("config")["models"], store.get("locations"))
+        wire = Wire()
+        catalogs, alignment = _open(store.get("config")["models"], wire, store.get("locations"))
         store.event("resumed", "")
-        return _run(store, catalogs, alignment, threads, progress or Silent())
+        return _run(store, catalogs, alignment, wire, threads, progress or Silent())
 
 
 def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
@@ -131,14 +134,16 @@ def refit(
         return _conclude(store, measurements, table, None, families, threads, None)
 
 
-def _open(models: Sequence[str], locations: Sequence[str] | None = None) -> tuple[list[Catalog], Alignment]:
-    """Catalogs and alignment; `locations`: where the models lay when a run began, whatever the working directory is."""
+def _open(models: Sequence[str], wire: Wire, locations: Sequence[str] | None = None) -> tuple[list[Catalog], Alignment]:
+    """Catalogs and alignment; `locations`: where the models lay when a run began, whatever the working directory is
+    and wherever branches point by now.
+    """
     if len(models) - 1 > _MAXIMUM_SOURCES:
         raise ConfigurationError(
             f"{len(models) - 1} models beside the suspect", subject="parents",
             remedy=f"At most {_MAXIMUM_SOURCES} are compared at once",
         )  # fmt: skip
-    catalogs = [open_checkpoint(location) for location in locations or models]
+    catalogs = [open_checkpoint(location, wire) for location in locations or models]
     catalogs = [
         replace(catalog, reference=replace(catalog.reference, given=model))
         for catalog, model in zip(catalogs, models, strict=True)
@@ -159,6 +164,20 @@ def _sample_kernels(name: str) -> Kernels:
 
 
 def _run(
+    store: RunStore, catalogs: list[Catalog], alignment: Alignment, wire: Wire, threads: int, progress: Progress
+) -> Reconstruction:
+    """All of a run; one that a network cuts off can be resumed, as any other."""
+    try:
+        return _measure_and_conclude(store, catalogs, alignment, threads, progress)
+    except UnreachableError as error:
+        remedy = f"What is finished is kept; go on with reconstruct fit resume={store.folder}"
+        raise IncompleteRunError(error.message, subject=error.subject, remedy=remedy) from None
+    finally:
+        if wire.requests:
+            store.event("transferred", f"{wire.bytes} bytes in {wire.requests} requests")
+
+
+def _measure_and_conclude(
     store: RunStore, catalogs: list[Catalog], alignment: Alignment, threads: int, progress: Progress
 ) -> Reconstruction:
     config = store.get("config")
@@ -174,6 +193,7 @@ def _run(
         )  # fmt: skip
     store.put("fingerprint", fingerprint)
     store.put("version", version("merge-reconstruct"))
+    store.put("revisions", _revisions(catalogs))
     store.put("left_out", [asdict(item) for item in alignment.left_out])
     store.put("tensors", len(alignment.tensors))
     total = sum(info.end - info.begin for tensor in alignment.tensors for info in tensor.sources)
@@ -208,6 +228,12 @@ def _run(
     store.put("finished", value=True)
     store.event("finished", run.verdict.kind.value)
     return run
+
+
+def _revisions(catalogs: Sequence[Catalog]) -> dict[str, str]:
+    """Model as named -> repository and commit that were read."""
+    references = (catalog.reference for catalog in catalogs)
+    return {r.given: r.address for r in references if r.kind is ReferenceKind.REPOSITORY}
 
 
 def _table(config: dict[str, object]) -> SourceTable:
@@ -264,4 +290,6 @@ def _conclude(
         data = Dataset(remaining, distinct, fits, _sample_kernels(config["kernels"]), chosen, workers, seed, full)
         evidence = analyse(data, advance)
     left_out = tuple(LeftOut(**item) for item in store.get("left_out") or [])
-    return Reconstruction(config["models"][0], evidence, decide(evidence), left_out, store.folder)
+    return Reconstruction(
+        config["models"][0], evidence, decide(evidence), left_out, store.folder, store.get("revisions") or {}
+    )

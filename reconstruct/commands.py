@@ -120,7 +120,7 @@ def write_report(run: Reconstruction, config: ReportConfig, target: Path, consol
     if config.console:
         from reconstruct.report.console import print_report
 
-        print_report(console, run.evidence, run.verdict, run.suspect, len(run.left_out))
+        print_report(console, run.evidence, run.verdict, run.suspect, len(run.left_out), tuple(run.revisions.values()))
         console.print(f"report: {target}", soft_wrap=True, highlight=False)
 
 

@@ -3,7 +3,10 @@
 ReconstructError                exit code 2: bad input or configuration
 ├── ConfigurationError          an option that does not exist or contradicts another
 ├── CheckpointError             a file or folder that is no readable checkpoint
-│   └── HeaderError             a safetensors header that breaks a rule of the format
+│   ├── HeaderError             a safetensors header that breaks a rule of the format
+│   └── RemoteError             a repository or object store that does not give what is asked of it
+│       └── UnreachableError    the same, but it may do so later
+├── BudgetExhausted             a read that would exceed the bytes that may be transferred
 ├── AlignmentError              checkpoints that have nothing in common to compare
 ├── NonFiniteError              NaN or infinite weights where numbers are needed
 ├── StoreError                  a run folder that is missing, foreign or of another version
@@ -14,13 +17,16 @@ from __future__ import annotations
 
 __all__ = [
     "AlignmentError",
+    "BudgetExhausted",
     "CheckpointError",
     "ConfigurationError",
     "HeaderError",
     "IncompleteRunError",
     "NonFiniteError",
     "ReconstructError",
+    "RemoteError",
     "StoreError",
+    "UnreachableError",
 ]
 
 
@@ -51,6 +57,28 @@ class CheckpointError(ReconstructError):
 
 class HeaderError(CheckpointError):
     """A safetensors header that breaks a rule of the format."""
+
+
+class RemoteError(CheckpointError):
+    """A repository or object store that does not give what is asked of it."""
+
+
+class UnreachableError(RemoteError):
+    """A server that did not answer properly, however often it was asked: it may do so later."""
+
+
+class BudgetExhausted(ReconstructError):  # noqa: N818  (the event's name, as a reader of budgets knows it)
+    """A read that was not sent, as it would exceed the bytes that may be transferred.
+
+    `needed`: bytes of that read; `left`: bytes that may still be transferred.
+    """
+
+    def __init__(self, needed: int, left: int, cap: int) -> None:
+        self.needed, self.left = needed, left
+        super().__init__(
+            f"a read of {needed:,} bytes would exceed the budget of {cap:,}, of which {left:,} are left",
+            remedy="Allow more bytes",
+        )
 
 
 class AlignmentError(ReconstructError):

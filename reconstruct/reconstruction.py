@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ __all__ = ["Reconstruction", "with_proof"]
 @dataclass(frozen=True)
 class Reconstruction:
     """A finished run. `suspect` as given by the user; `left_out`: tensors that were not compared, and why;
-    `folder`: where the run store lies.
+    `folder`: where the run store lies; `revisions`: repository as given -> "org/name@commit".
     """
 
     suspect: str
@@ -28,6 +29,7 @@ class Reconstruction:
     verdict: Verdict
     left_out: tuple[LeftOut, ...]
     folder: Path
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe | WholeRecipe | None:

@@ -147,7 +147,7 @@ class FitConfig:
                 raise ConfigurationError("a re-fit keeps its own suspect", subject="refit", remedy="Leave suspect out")
             return
         if not self.suspect:
-            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder or file>")
+            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder, file or org/name>")
         if not self.parents:
             raise ConfigurationError("missing", subject="parents", remedy="Say parents=[<folder>,<folder>]")
 
@@ -189,7 +189,7 @@ class VerifyConfig:
 
     def __post_init__(self) -> None:
         if not self.suspect:
-            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder or file>")
+            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder, file or org/name>")
         if self.claim is not None:
             _choose(self.claim, ("card",), "claim")
         if (self.recipe.file is None) == (self.claim is None):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.reference import Reference
+from reconstruct.checkpoints.reference import Reference, ReferenceKind
 
-__all__ = ["ByteSource", "Catalog", "TensorInfo"]
+__all__ = ["ByteSource", "Catalog", "FileState", "TensorInfo"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class TensorInfo:
     def elements(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A weight file as it was found. `version` changes with its content: modification time on disk, ETag elsewhere."""
+
+    name: str
+    size: int
+    version: str
 
 
 class ByteSource(Protocol):
@@ -56,7 +65,7 @@ class Catalog:
     reference: Reference
     tensors: dict[str, TensorInfo]
     source: ByteSource
-    files: tuple[Path, ...]
+    files: tuple[FileState, ...]
     configuration: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,13 +74,16 @@ class Catalog:
         return sum(t.elements for t in self.tensors.values())
 
     def fingerprint(self) -> str:
-        """Names, dtypes, shapes, offsets, and every file's name, size and modification time, as a SHA-256 digest."""
+        """Names, dtypes, shapes, offsets, every file's name, size and version, and a repository's name and commit, as a
+        SHA-256 digest.
+        """
         digest = hashlib.sha256()
-        for path in self.files:
-            status = path.stat()
-            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        if self.reference.kind is ReferenceKind.REPOSITORY:
+            digest.update(f"{self.reference.address}\0".encode())
+        for file in self.files:
+            digest.update(f"{file.name}\0{file.size}\0{file.version}\0".encode())
         for name in sorted(self.tensors):
             tensor = self.tensors[name]  # the folder is not part of it: a moved checkpoint is the same checkpoint
-            place = (Path(tensor.shard).name, tensor.begin, tensor.end)
+            place = (PurePath(tensor.shard).name, tensor.begin, tensor.end)
             digest.update(repr((name, tensor.dtype, tensor.shape, *place)).encode())
         return digest.hexdigest()

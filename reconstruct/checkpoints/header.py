@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from reconstruct.errors import HeaderError
 
-__all__ = ["MAXIMUM_HEADER_BYTES", "HeaderEntry", "parse_header", "read_header"]
+__all__ = ["MAXIMUM_HEADER_BYTES", "PREFIX_BYTES", "HeaderEntry", "header_length", "parse_header", "read_header"]
 
 #: Bits per element of every dtype in the safetensors format.
 SAFETENSORS_BITS = {
@@ -34,6 +33,8 @@ SAFETENSORS_BITS = {
 }  # fmt: skip
 
 MAXIMUM_HEADER_BYTES = 100_000_000
+#: A file begins with the length of its header.
+PREFIX_BYTES = 8
 #: Sizes and positions are 64-bit numbers in the format.
 _LIMIT = 1 << 64
 _REMEDY = "Download or save the file again"
@@ -54,31 +55,35 @@ def read_header(path: Path) -> list[HeaderEntry]:
     """Read and validate the header of a safetensors file. Raises HeaderError, or OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        if size == 0:
-            raise HeaderError("the file is empty", subject=str(path), remedy=_REMEDY)
-        if len(prefix) < 8:
-            raise HeaderError(f"{size} bytes are too few for a safetensors file", subject=str(path), remedy=_REMEDY)
-        (length,) = struct.unpack("<Q", prefix)
-        _check_length(length, size, path)
-        return parse_header(file.read(length), data_begin=8 + length, file_size=size, path=path)
+        length = header_length(file.read(PREFIX_BYTES), file_size=size, subject=str(path))
+        return parse_header(file.read(length), file_size=size, subject=str(path))
 
 
-def _check_length(length: int, size: int, path: Path) -> None:
+def header_length(prefix: bytes, *, file_size: int, subject: str) -> int:
+    """The first bytes of a file -> bytes of the header that follows them. Raises HeaderError naming `subject`."""
+
+    def fail(message: str) -> HeaderError:
+        return HeaderError(message, subject=subject, remedy=_REMEDY)
+
+    if file_size == 0:
+        raise fail("the file is empty")
+    if len(prefix) < PREFIX_BYTES:
+        raise fail(f"{file_size} bytes are too few for a safetensors file")
+    length = int.from_bytes(prefix[:PREFIX_BYTES], "little")
     if length > MAXIMUM_HEADER_BYTES:
-        raise HeaderError(f"header of {length} bytes exceeds 100 MB", subject=str(path), remedy=_REMEDY)
-    if 8 + length > size:
-        raise HeaderError(
-            f"truncated: the header needs {8 + length} bytes, the file has {size}", subject=str(path), remedy=_REMEDY
-        )
+        raise fail(f"header of {length} bytes exceeds 100 MB")
+    if PREFIX_BYTES + length > file_size:
+        raise fail(f"truncated: the header needs {PREFIX_BYTES + length} bytes, the file has {file_size}")
+    return length
 
 
-def parse_header(raw: bytes, *, data_begin: int, file_size: int, path: Path) -> list[HeaderEntry]:
-    """Header bytes -> entries in the order of their data. Raises HeaderError naming file and tensor."""
+def parse_header(raw: bytes, *, file_size: int, subject: str) -> list[HeaderEntry]:
+    """Header bytes -> entries in the order of their data. Raises HeaderError naming file (`subject`) and tensor."""
+    data_begin = PREFIX_BYTES + len(raw)
 
     def fail(message: str, tensor: str | None = None) -> HeaderError:
-        subject = str(path) if tensor is None else f"{path}, tensor {tensor!r}"
-        return HeaderError(message, subject=subject, remedy=_REMEDY)
+        place = subject if tensor is None else f"{subject}, tensor {tensor!r}"
+        return HeaderError(message, subject=place, remedy=_REMEDY)
 
     if not raw.startswith(b"{"):
         raise fail("the header does not begin with '{': this is no safetensors file")

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.catalog import ByteSource, Catalog, TensorInfo
+from reconstruct.checkpoints.catalog import ByteSource, Catalog, FileState, TensorInfo
+from reconstruct.checkpoints.element_ranges import element_range
 from reconstruct.checkpoints.header import read_header
 from reconstruct.checkpoints.reference import Reference
-from reconstruct.checkpoints.weight_files import find_weights, read_json, readable, weight_map
-from reconstruct.errors import CheckpointError
-from reconstruct.kernels.formats import FLOAT_FORMATS
+from reconstruct.checkpoints.shards import check_index, joined
+from reconstruct.checkpoints.weight_choice import weight_map
+from reconstruct.checkpoints.weight_files import find_weights, read_json, readable
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MappedFiles", "open_checkpoint"]
+__all__ = ["MappedFiles", "open_local"]
 
 
 class MappedFiles:
@@ -39,14 +40,11 @@ class MappedFiles:
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.generic]:
         """Elements [start, stop) as a view of the file; no copy unless the file is not aligned to the dtype."""
-        storage = np.dtype(FLOAT_FORMATS[tensor.dtype].storage)
-        if not 0 <= start <= stop <= tensor.elements:
-            raise ValueError(f"elements {start} to {stop} of a tensor of {tensor.elements}")
-        offset = tensor.begin + start * storage.itemsize
-        if offset % storage.itemsize:
-            raw = self._map(tensor.shard)[offset : offset + (stop - start) * storage.itemsize]
-            return np.frombuffer(raw, storage)
-        return np.frombuffer(self._map(tensor.shard), storage, stop - start, offset)
+        return element_range(tensor, start, stop).view(self._map(tensor.shard), 0)
+
+    def bytes(self, shard: str, begin: int, end: int) -> memoryview:
+        """Bytes [begin, end) of a file, as a view of it."""
+        return memoryview(self._map(shard))[begin:end]
 
     def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Have the kernel read these pages while others are worked on."""
@@ -57,35 +55,33 @@ class MappedFiles:
         self._advise("MADV_DONTNEED", tensor, start, stop)
 
     def _advise(self, advice: str, tensor: TensorInfo, start: int, stop: int) -> None:
-        size = np.dtype(FLOAT_FORMATS[tensor.dtype].storage).itemsize
-        first = (tensor.begin + start * size) // mmap.PAGESIZE * mmap.PAGESIZE
-        length = tensor.begin + stop * size - first
+        asked = element_range(tensor, start, stop)
+        first = asked.begin // mmap.PAGESIZE * mmap.PAGESIZE
+        length = asked.end - first
         if length > 0 and hasattr(mmap, advice):
             self._map(tensor.shard).madvise(getattr(mmap, advice), first, length)
 
 
-def open_checkpoint(given: str) -> Catalog:
-    """Find, parse and validate a checkpoint on disk.
+def open_local(reference: Reference) -> Catalog:
+    """Parse and validate a checkpoint on disk: `reference` of kind FOLDER or FILE.
 
     Raises CheckpointError (no weights, missing shard, unreadable file, broken pickle) or HeaderError.
     """
-    reference = Reference.parse(given)
     files, index = find_weights(reference)
-    described = (reference.location if reference.location.is_dir() else reference.location.parent) / "config.json"
+    path = reference.path
+    described = (path if path.is_dir() else path.parent) / "config.json"
     configuration = read_json(described) if described.is_file() else {}
     source, listed = _open_mapped(files) if files[0].suffix == ".safetensors" else _open_pickles(files)
-    tensors: dict[str, TensorInfo] = {}
-    for info in listed:
-        if info.name in tensors:
-            raise CheckpointError(
-                f"tensor {info.name!r} is also in {tensors[info.name].shard}",
-                subject=info.shard,
-                remedy="Remove the shard that does not belong to this checkpoint",
-            )
-        tensors[info.name] = info
+    tensors = joined(listed)
     if index is not None:
-        _check_index(index, tensors)
-    return Catalog(reference, tensors, source, tuple(files), configuration)
+        check_index(weight_map(read_json(index), str(index)), tensors, str(index))
+    return Catalog(reference, tensors, source, tuple(_state(file) for file in files), configuration)
+
+
+def _state(file: Path) -> FileState:
+    with readable(file):
+        status = file.stat()
+    return FileState(file.name, status.st_size, str(status.st_mtime_ns))
 
 
 def _open_mapped(files: list[Path]) -> tuple[ByteSource, list[TensorInfo]]:
@@ -107,13 +103,3 @@ def _open_pickles(files: list[Path]) -> tuple[ByteSource, list[TensorInfo]]:
         loaded |= tensors
         listed += infos
     return LoadedTensors(loaded), listed
-
-
-def _check_index(index: Path, tensors: dict[str, TensorInfo]) -> None:
-    for name, shard in weight_map(index).items():
-        if name not in tensors or Path(tensors[name].shard).name != shard:
-            raise CheckpointError(
-                f"the index puts tensor {name!r} in {shard}, where it is not",
-                subject=str(index),
-                remedy="Download index and shards of one and the same revision",
-            )

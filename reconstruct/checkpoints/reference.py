@@ -1,14 +1,22 @@
-"""A reference says which checkpoint is meant: a folder, a file, or a repository at a revision."""
+"""A reference says which checkpoint is meant: a folder, a file, a repository at a revision, or a URL."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from reconstruct.checkpoints.weight_choice import WEIGHT_SUFFIXES
 from reconstruct.errors import CheckpointError
 
 __all__ = ["Reference", "ReferenceKind"]
+
+_SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)$")
+#: What the Hugging Face Hub allows as the name of an organisation or user, and of a repository.
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_REPOSITORY = re.compile(rf"^(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>[^\s@?#]+))?$")
+_HUB_PAGE = re.compile(r"^https?://(?:huggingface\.co|hf\.co)/")
 
 
 class ReferenceKind(StrEnum):
@@ -16,31 +24,52 @@ class ReferenceKind(StrEnum):
 
     FOLDER = "folder"
     FILE = "file"
+    REPOSITORY = "repository"
+    URL = "url"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One checkpoint as the user named it. `given` is kept to the letter: reports speak the user's words."""
+    """One checkpoint as the user named it. `given` is kept to the letter: reports speak the user's words.
+
+    `location`: an absolute path; for a repository "org/name", for a URL the URL. `revision`: of a repository, the
+    branch, tag or commit that was asked for, and in a Catalog the commit that it stood for.
+    """
 
     kind: ReferenceKind
-    location: Path
+    location: Path | str
     given: str
     revision: str | None = None
 
+    @property
+    def path(self) -> Path:
+        """The folder or file on disk. Raises CheckpointError if there is none."""
+        if isinstance(self.location, Path):
+            return self.location
+        raise CheckpointError(
+            "not on this machine", subject=self.given, remedy="Download it first, and give the folder"
+        )
+
+    @property
+    def address(self) -> str:
+        """What names the same checkpoint later and from any working directory: "org/name@commit", an absolute path."""
+        return f"{self.location}@{self.revision}" if self.revision is not None else str(self.location)
+
     @classmethod
     def parse(cls, given: str) -> Reference:
-        """Make a path absolute. Raises CheckpointError if nothing lies there.
+        """What lies at the path `given`, else a URL ("s3://bucket/model"), else a repository ("org/name@revision").
 
-        Links are not resolved: a download cache stores files under their digests, and the link alone has the name.
+        Paths are made absolute. Links are not resolved: a download cache stores files under their digests, and the
+        link alone has the name. Nothing is looked up on a network. Raises CheckpointError for what is none of these.
         """
-        path = Path(given).expanduser().absolute()
         try:
+            path = Path(given).expanduser().absolute()
             if path.is_dir():
                 return cls(ReferenceKind.FOLDER, path, given)
             if path.is_file():
                 return cls(ReferenceKind.FILE, path, given)
-        except OSError as error:
-            reason = f"cannot be read ({error.strerror})"
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, the home of an unknown user
+            reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
             raise CheckpointError(reason, subject=given, remedy="Check the path") from None
         if path.is_symlink():
             raise CheckpointError(
@@ -48,7 +77,29 @@ class Reference:
                 subject=given,
                 remedy="Download the checkpoint again",
             )
-        hint = "Give a folder with *.safetensors, or one weights file"
-        if path.suffix == "" and given.count("/") == 1 and not given.startswith((".", "/", "~")):
-            hint += "; repositories on a hub must be downloaded first"
-        raise CheckpointError("no such file or folder", subject=given, remedy=hint)
+        if match := _SCHEME.match(given):
+            return _parse_url(given, match["scheme"].lower(), match["rest"])
+        if (match := _REPOSITORY.match(given)) and not _is_file_name(match):
+            return cls(ReferenceKind.REPOSITORY, match["repository"], given, match["revision"])
+        raise CheckpointError(
+            "no such file or folder",
+            subject=given,
+            remedy="Give a folder with *.safetensors, one weights file, or a repository as org/name@revision",
+        )
+
+
+def _parse_url(given: str, scheme: str, rest: str) -> Reference:
+    if scheme == "hf":
+        # Read as a repository, by our own checked requests: the file system behind this scheme takes whatever a server
+        # answers for the range that was asked for.
+        if match := _REPOSITORY.match(rest.rstrip("/")):
+            return Reference(ReferenceKind.REPOSITORY, match["repository"], given, match["revision"])
+        raise CheckpointError("no whole model repository", subject=given, remedy="Give org/name@revision")
+    if _HUB_PAGE.match(given):
+        raise CheckpointError("a page for people", subject=given, remedy="Give the repository as org/name@revision")
+    return Reference(ReferenceKind.URL, given.rstrip("/"), given)
+
+
+def _is_file_name(match: re.Match[str]) -> bool:
+    """Whether "a/b" ends like a weights file: then a path was meant."""
+    return match["revision"] is None and Path(match["repository"]).suffix in WEIGHT_SUFFIXES

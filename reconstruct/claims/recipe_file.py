@@ -118,7 +118,7 @@ def resolve_models(recipe: ClaimedRecipe, paths: Mapping[str, str], beside: Path
         raise ConfigurationError(
             f"no local folder for {', '.join(missing.values())}",
             subject=recipe.location,
-            remedy=f"Say where they are: recipe.paths={{{example}}}",
+            remedy=f"Say where they are: recipe.paths={{{example}}}; mergekit needs whole models on this machine",
         )
     return found
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import CheckpointError, ConfigurationError, ReconstructError
 
 __all__ = ["KNOWN_VERSION", "MergekitReplay", "RecipeOutput"]

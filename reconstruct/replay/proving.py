@@ -33,7 +33,7 @@ def proved(
     fitted = verdict.recipe.to_mergekit() if isinstance(verdict.recipe, Recipe) else None
     if verdict.kind in _SETTLED:
         return None
-    folders = {c.reference.given: c.reference.location for c in catalogs[1:]}
+    folders = {c.reference.given: c.reference.path for c in catalogs[1:] if c.reference.kind is ReferenceKind.FOLDER}
     own = None
     if fitted is not None:
         own = _prove(fitted, folders, catalogs, tensors)
@@ -50,7 +50,8 @@ def _prove(
 
     loose = [c.reference.given for c in catalogs[1:] if c.reference.kind is not ReferenceKind.FOLDER]
     if loose:
-        return RecipeProof("mergekit", document, (), failure=f"mergekit takes folders, not files: {', '.join(loose)}")
+        failure = f"mergekit takes models in local folders, which these are not: {', '.join(loose)}"
+        return RecipeProof("mergekit", document, (), failure=failure)
     return prove(document, folders, catalogs, tensors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -35,10 +36,17 @@ from reconstruct.verdict import Verdict
 __all__ = ["ByteProgress", "print_report", "progress"]
 
 
-def print_report(console: Console, evidence: ModelEvidence, verdict: Verdict, suspect: str, left_out: int) -> None:
+def print_report(
+    console: Console,
+    evidence: ModelEvidence,
+    verdict: Verdict,
+    suspect: str,
+    left_out: int,
+    revisions: Sequence[str] = (),
+) -> None:
     """Print verdict, coefficients, evidence by layer and module kind, reasons, notes and limits.
 
-    `left_out`: tensors of the suspect that could not be compared.
+    `left_out`: tensors of the suspect that could not be compared; `revisions`: repositories and commits that were read.
     """
     title = Text.assemble((VERDICT_WORDS[verdict.kind], "bold"), f"   {shorten(suspect, 60)}")
     console.print(title, highlight=False)
@@ -46,7 +54,8 @@ def print_report(console: Console, evidence: ModelEvidence, verdict: Verdict, su
     elements = sum(t.measurement.elements for t in evidence.tensors)
     compared = f"{len(evidence.tensors):,} tensors with {elements:,} weights; {len(evidence.voting):,} tensors vote"
     compared += f"; {left_out:,} could not be compared" if left_out else ""
-    _pairs(console, [("compared", compared), *recipe_lines(evidence, verdict)])
+    read = [("read", ", ".join(revisions))] if revisions else []
+    _pairs(console, [("compared", compared), *read, *recipe_lines(evidence, verdict)])
     origin = origin_word(evidence.estimate)
     _section(console, f"Coefficients of the whole model ({origin})", coefficient_table(evidence))
     _pairs(console, [("fit", _fit_line(evidence)), ("controls", _control_line(evidence))])

@@ -47,6 +47,7 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
         "schema": RESULT_SCHEMA,
         "suspect": run.suspect,
         "base": names[0] if e.sources.has_base else None,
+        "revisions": dict(run.revisions),
         "verdict": {
             "kind": verdict.kind.value,
             "summary": verdict.summary,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reconstruct.api import Progress, fit
+from reconstruct.checkpoints.reference import Reference
 from reconstruct.claims.model_card import Claim, ClaimKind, read_model_card
 from reconstruct.errors import AlignmentError, ConfigurationError
 from reconstruct.reconstruction import Reconstruction
@@ -69,9 +70,11 @@ def verify_card(
 ) -> CardVerification:
     """Test every claim in README.md and mergekit_config.yml beside the suspect's weights.
 
-    `parents`: further candidates that a claimed origin is tested against. Raises ReconstructError.
+    `parents`: further candidates that a claimed origin is tested against. Raises ReconstructError: CheckpointError for
+    a suspect that is not on this machine among it.
     """
     place = Path(suspect)
+    Reference.parse(str(suspect)).path  # noqa: B018  (a repository or nothing at all must not look like an empty card)
     card = read_model_card(place if place.is_dir() else place.parent)
     tester = _Tester(place, parents, dict(paths or {}), seed, Path(folder), threads, sampling, progress)
     outcomes = tuple(tester.outcome(number, claim) for number, claim in enumerate(card.claims))

@@ -12,7 +12,7 @@ import numpy as np
 
 from reconstruct.api import Progress, Silent, fit, load_run
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.claims.recipe_file import ClaimedRecipe, parse_recipe, read_recipe, resolve_models
 from reconstruct.engine.store import RunStore
 from reconstruct.errors import AlignmentError, ConfigurationError, StoreError
@@ -62,7 +62,7 @@ def verify(
     sampling: SamplingPlan | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Is `suspect` (a folder or file) what mergekit makes of the configuration in the file `recipe`?
+    """Is `suspect` what mergekit makes of the configuration in the file `recipe`?
 
     `paths`: model reference of the recipe -> local folder, where the reference itself is none. `seed`: that of
     mergekit-yaml, for methods that draw random numbers. Raises ReconstructError.
@@ -164,7 +164,7 @@ def _fit(
         return None
     try:
         return fit(
-            catalog.reference.location, parents, base, folder=target / "fit", threads=threads, sampling=sampling,
+            catalog.reference.address, parents, base, folder=target / "fit", threads=threads, sampling=sampling,
             proof=False, progress=watch,
         )  # fmt: skip
     except (AlignmentError, ConfigurationError):

@@ -25,7 +25,7 @@ from tiled import write_models
 
 import reconstruct
 from reconstruct.checkpoints.alignment import AlignedTensor, align
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.engine.feed import Feeds
 from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.select import select

@@ -8,7 +8,7 @@ from support.catalogs import Shape, assert_complete, catalog, reasons
 
 from reconstruct.checkpoints.alignment import Alignment, align
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import AlignmentError
 
 BLOCK = {"layers.0.mlp.up_proj.weight": (8, 4), "norm.weight": (4,)}

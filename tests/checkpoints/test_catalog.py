@@ -10,7 +10,7 @@ import torch
 from support import family
 from support.catalogs import catalog
 
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 
 
 def fingerprint(folder: Path) -> str:

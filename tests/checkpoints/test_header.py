@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from support import family
 
 from reconstruct.checkpoints.header import read_header
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import HeaderError
 
 

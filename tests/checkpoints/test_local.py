@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from support import family
 
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import CheckpointError
 
 

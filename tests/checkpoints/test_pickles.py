@@ -10,7 +10,7 @@ import torch
 from support import family
 
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import CheckpointError
 
 

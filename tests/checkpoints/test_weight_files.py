@@ -10,7 +10,7 @@ import torch
 from hostile.weight_folders import ONES, REFUSED
 from safetensors.torch import save_file
 
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import CheckpointError
 
 
@@ -29,9 +29,9 @@ def test_a_folder_or_file_that_is_no_checkpoint_says_why_and_what_to_do(case: st
 
 
 def test_a_path_where_nothing_lies_is_quoted_as_given() -> None:
-    with pytest.raises(CheckpointError, match=r"^nowhere/model-x: no such file or folder") as caught:
-        open_checkpoint("nowhere/model-x")
-    assert "must be downloaded first" in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"^nowhere/models/x: no such file or folder") as caught:
+        open_checkpoint("nowhere/models/x")
+    assert "a repository as org/name@revision" in str(caught.value)
 
 
 def test_a_broken_link_says_where_it_points(tmp_path: Path) -> None:

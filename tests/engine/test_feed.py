@@ -12,7 +12,7 @@ from support.family import BASE, CODE, CODE_HALF, DOCS, load, save
 
 import reconstruct
 from reconstruct.checkpoints.alignment import align
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.engine.feed import DeviceFeed, Feeds, HostFeed
 from reconstruct.engine.measure import measure
 from reconstruct.kernels.device import interpreted

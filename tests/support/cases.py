@@ -9,7 +9,7 @@ import torch
 from support.family import BASE, CODE, DOCS, blend, load, save
 
 from reconstruct.checkpoints.alignment import align
-from reconstruct.checkpoints.local import open_checkpoint
+from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.dataset import Dataset, fit_all, without_duplicates
 from reconstruct.engine.feed import HostFeed
 from reconstruct.engine.measure import measure, replay_tensor
