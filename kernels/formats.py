@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOAT8_TABLES", "FLOAT_FORMATS", "FloatFormat", "decode", "encode", "float_format"]
+__all__ = ["FLOAT8_TABLES", "FLOAT_FORMATS", "FloatFormat", "decode", "encode", "encode_nearest", "float_format"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,18 @@ def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     if dtype == "F16":
         return values.astype(np.float16).view(np.uint16)
     return {"F32": values}[dtype]
+
+
+def encode_nearest(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """float32 numbers rounded to the nearest of a 16-bit format, ties to even (or kept, in float32 and float64) -> bits
+    in storage form [same shape]. Raises KeyError for other formats.
+    """
+    values = np.ascontiguousarray(values)
+    if dtype == "BF16":
+        bits = values.view(np.uint32)
+        rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+        return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
+    if dtype == "F16":
+        with np.errstate(over="ignore"):  # beyond the largest number it is infinity, as in hardware
+            return values.astype(np.float16).view(np.uint16)
+    return values.astype({"F32": np.float32, "F64": np.float64}[dtype])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +15,9 @@ from typing import Protocol
 from threadpoolctl import threadpool_limits
 
 from reconstruct.analysis import analyse
-from reconstruct.checkpoints.alignment import Alignment, LeftOut, align
+from reconstruct.checkpoints.alignment import Alignment, LeftOut, align_models
 from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.checkpoints.model_set import open_models
 from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.checkpoints.reference import ReferenceKind
 from reconstruct.checkpoints.wire import Wire
@@ -88,7 +90,7 @@ def fit(
     }  # fmt: skip
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     wire = Wire()
-    catalogs, alignment = _open(models, wire)
+    catalogs, alignment = _open(models, wire, has_base=base is not None)
     with RunStore.create(target) as store:
         store.begin(config)
         store.put("locations", [catalog.reference.address for catalog in catalogs])
@@ -99,8 +101,8 @@ def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = 
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
         _refuse_verification(store)
-        wire = Wire()
-        catalogs, alignment = _open(store.get("config")["models"], wire, store.get("locations"))
+        wire, config = Wire(), store.get("config")
+        catalogs, alignment = _open(config["models"], wire, store.get("locations"), has_base=config["has_base"])
         store.event("resumed", "")
         return _run(store, catalogs, alignment, wire, threads, progress or Silent())
 
@@ -134,7 +136,9 @@ def refit(
         return _conclude(store, measurements, table, None, families, threads, None)
 
 
-def _open(models: Sequence[str], wire: Wire, locations: Sequence[str] | None = None) -> tuple[list[Catalog], Alignment]:
+def _open(
+    models: Sequence[str], wire: Wire, locations: Sequence[str] | None = None, *, has_base: bool
+) -> tuple[list[Catalog], Alignment]:
     """Catalogs and alignment; `locations`: where the models lay when a run began, whatever the working directory is
     and wherever branches point by now.
     """
@@ -143,12 +147,13 @@ def _open(models: Sequence[str], wire: Wire, locations: Sequence[str] | None = N
             f"{len(models) - 1} models beside the suspect", subject="parents",
             remedy=f"At most {_MAXIMUM_SOURCES} are compared at once",
         )  # fmt: skip
-    catalogs = [open_checkpoint(location, wire) for location in locations or models]
+    opened = partial(open_checkpoint, wire=wire)
+    catalogs = open_models(locations or models, models, base=1 if has_base else None, open_one=opened)
     catalogs = [
         replace(catalog, reference=replace(catalog.reference, given=model))
         for catalog, model in zip(catalogs, models, strict=True)
     ]
-    return catalogs, align(catalogs[0], catalogs[1:])
+    return catalogs, align_models(catalogs[0], catalogs[1:])
 
 
 def _kernels(name: str) -> Kernels:

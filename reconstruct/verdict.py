@@ -62,7 +62,7 @@ class Verdict:
 
 _LIMITS = (
     "Distillation, and parents that are not among the candidates, leave no trace that this test can see.",
-    "Permuted, rotated or rescaled copies are not aligned before the comparison.",
+    "Permuted (but for the order of experts), rotated or rescaled copies are not aligned before the comparison.",
     "The verdict speaks of weights, not of people, licences or intentions.",
 )
 

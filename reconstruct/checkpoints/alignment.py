@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from reconstruct.checkpoints.catalog import Catalog, TensorInfo
-from reconstruct.checkpoints.matching import TensorFinder, not_a_weight, shared_rows, tied_to
-from reconstruct.checkpoints.module_names import ModuleName, canonical_name, describe
+from reconstruct.checkpoints.catalog import Catalog, DerivedTensor, TensorInfo
+from reconstruct.checkpoints.expert_order import ExpertOrders, find_expert_orders, reorder_experts
+from reconstruct.checkpoints.fused_modules import experts_block, take_apart
+from reconstruct.checkpoints.inventory import Inventory
+from reconstruct.checkpoints.layouts import fused_entry
+from reconstruct.checkpoints.matching import not_a_weight, shared_rows, tied_to
+from reconstruct.checkpoints.module_names import ModuleName, describe, short_name
 from reconstruct.errors import AlignmentError
 
-__all__ = ["AlignedTensor", "Alignment", "LeftOut", "align"]
+__all__ = ["AlignedTensor", "Alignment", "LeftOut", "align", "align_models"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AlignedTensor:
     """One tensor present in all models. `sources[0]` is the suspect's, then the other models' in the given order.
 
-    `shape` is what is compared: with different vocabulary sizes only the common first rows.
+    `shape` is what is compared: with different vocabulary sizes only the common first rows. `gapped`: positions of
+    sources whose numbers are known to lie on a lattice with gaps.
     """
 
     name: str
@@ -26,6 +32,7 @@ class AlignedTensor:
     shape: tuple[int, ...]
     sources: tuple[TensorInfo, ...]
     notes: tuple[str, ...] = ()
+    gapped: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -38,7 +45,7 @@ class AlignedTensor:
         return sum(1 for n in self.shape if n > 1) >= 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A tensor that is not compared, in which model it was found, and why."""
 
@@ -56,70 +63,104 @@ class Alignment:
     left_out: tuple[LeftOut, ...]
 
 
-def align(suspect: Catalog, others: list[Catalog]) -> Alignment:
+def align_models(suspect: Catalog, others: list[Catalog]) -> Alignment:
+    """`align`, after looking at a few weights of the experts: where they lie in another order, the order is undone.
+
+    Raises AlignmentError, and CheckpointError if weights cannot be read.
+    """
+    search = find_expert_orders(suspect, others)
+    alignment = align(suspect, others, search.orders)
+    if not search.unclear:
+        return alignment
+    noted: dict[str, list[str]] = {}
+    for block, given in search.unclear:
+        noted.setdefault(block, []).append(
+            f"the experts do not correlate with those of {given}, in this order or in one that the routers show"
+        )
+    tensors = (
+        replace(t, notes=(*t.notes, *noted.get(experts_block(short_name(t.name)), ()))) for t in alignment.tensors
+    )
+    return replace(alignment, tensors=tuple(tensors))
+
+
+def align(suspect: Catalog, others: list[Catalog], orders: ExpertOrders | None = None) -> Alignment:
     """Pair every tensor of the suspect with one of each other model (base or first parent first).
 
+    `orders`: for each other model the blocks whose experts lie in another order there than in the suspect.
     Raises AlignmentError if no floating-point tensor can be paired.
     """
-    finders = [TensorFinder(catalog) for catalog in others]
-    short_names = Counter(canonical_name(name) for name in suspect.tensors)
+    ours, *theirs = inventories = [Inventory(catalog) for catalog in (suspect, *others)]
+    orders = orders or [{} for _ in others]
+    take_apart(inventories, {block for found in orders for block in found})
+    for inventory, found in zip(theirs, orders, strict=True):
+        reorder_experts(inventory, found)
     aligned: list[AlignedTensor] = []
-    left_out: list[LeftOut] = []
-    compared: list[set[str]] = [set() for _ in others]
-    refused: list[dict[str, str]] = [{} for _ in others]
-    for info in sorted(suspect.tensors.values(), key=lambda t: (t.shard, t.begin)):
-        found = [finder.find(info.name, unique=short_names[canonical_name(info.name)] == 1) for finder in finders]
-        result = _pair(info, suspect, found, others)
+    left_out = [LeftOut(*item) for item in _not_paired(ours)]
+    compared: list[set[str]] = [set() for _ in theirs]
+    refused: list[dict[str, str]] = [{} for _ in theirs]
+    for info in sorted(ours.tensors.values(), key=lambda t: (t.shard, t.begin)):
+        partners = [inventory.find(info.name, unique=ours.unique(info.name)) for inventory in theirs]
+        result = _pair(info, partners, theirs)
         if isinstance(result, AlignedTensor):
             aligned.append(result)
             for names, source in zip(compared, result.sources[1:], strict=True):
                 names.add(source.name)
         else:
-            left_out.append(LeftOut(info.name, suspect.reference.given, info.elements, result))
-            for reasons, (partner, _) in zip(refused, found, strict=True):
+            left_out.append(LeftOut(info.name, ours.given, info.elements, result))
+            for reasons, (partner, _) in zip(refused, partners, strict=True):
                 if partner is not None:
                     reasons.setdefault(partner.name, result)
-    for catalog, names, reasons in zip(others, compared, refused, strict=True):
+    for inventory, names, reasons in zip(theirs, compared, refused, strict=True):
         left_out += [
-            LeftOut(t.name, catalog.reference.given, t.elements, reasons.get(t.name) or _unmatched(t, suspect))
-            for t in catalog.tensors.values()
+            LeftOut(t.name, inventory.given, t.elements, reasons.get(t.name) or _unmatched(t, suspect))
+            for t in inventory.tensors.values()
             if t.name not in names
         ]
+        left_out += [LeftOut(*item) for item in _not_paired(inventory)]
     if not aligned:
         raise _nothing_in_common(suspect, left_out)
     return Alignment(tuple(aligned), tuple(left_out))
 
 
+def _not_paired(inventory: Inventory) -> Iterator[tuple[str, str, int, str]]:
+    for name, reason in inventory.left_out.items():
+        yield name, inventory.given, inventory.catalog.tensors[name].elements, reason
+
+
 def _pair(
-    info: TensorInfo, suspect: Catalog, found: list[tuple[TensorInfo | None, str | None]], others: list[Catalog]
+    info: TensorInfo, found: list[tuple[TensorInfo | None, str | None]], others: list[Inventory]
 ) -> AlignedTensor | str:
     """The aligned tensor, or the reason why there is none."""
-    if reason := not_a_weight(info, suspect):
+    if reason := not_a_weight(info):
         return reason
-    absent = [c.reference.given for c, (partner, _) in zip(others, found, strict=True) if partner is None]
+    absent = [other.given for other, (partner, _) in zip(others, found, strict=True) if partner is None]
     if absent:
         return f"not in {', '.join(absent)}"
     sources, notes = [info], []
     shape = info.shape
-    for catalog, (partner, note) in zip(others, found, strict=True):
+    for other, (partner, note) in zip(others, found, strict=True):
         assert partner is not None
-        given = catalog.reference.given
-        if reason := not_a_weight(partner, catalog):
-            return f"in {given}: {reason}"
+        if reason := not_a_weight(partner):
+            return f"in {other.given}: {reason}"
         if partner.shape != shape:
             rows = shared_rows(info.name, shape, partner.shape)
             if rows is None:
-                return f"shape {list(info.shape)} here, {list(partner.shape)} in {given}"
+                return f"shape {list(info.shape)} here, {list(partner.shape)} in {other.given}"
             shape = (rows, *shape[1:])
         if note:
             notes.append(note)
         sources.append(partner)
-    notes += _notes(shape, sources)
-    return AlignedTensor(info.name, describe(info.name), shape, tuple(sources), tuple(notes))
+    givens = ["the suspect", *(other.given for other in others)]
+    notes += _notes(info.name, shape, list(zip(givens, sources, strict=True)))
+    gapped = tuple(i for i, source in enumerate(sources) if isinstance(source, DerivedTensor) and source.gapped)
+    return AlignedTensor(info.name, describe(info.name), shape, tuple(sources), tuple(notes), gapped)
 
 
-def _notes(shape: tuple[int, ...], sources: list[TensorInfo]) -> list[str]:
-    notes = []
+def _notes(name: str, shape: tuple[int, ...], stored: list[tuple[str, TensorInfo]]) -> list[str]:
+    sources = [source for _, source in stored]
+    notes = [f"in {given}: {t.note}" for given, t in stored if isinstance(t, DerivedTensor) and t.note]
+    if len(shape) == 3 and (entry := fused_entry(name)) and entry.of_experts:
+        notes.append(f"{shape[0]} experts in one tensor")
     if any(source.shape != shape for source in sources):
         sizes = ", ".join(str(source.shape[0]) for source in sources)
         notes.append(f"vocabulary sizes differ: the first {shape[0]} rows are compared ({sizes} in the models)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Protocol
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.reference import Reference, ReferenceKind
 
-__all__ = ["ByteSource", "Catalog", "FileState", "TensorInfo"]
+__all__ = ["ByteSource", "Catalog", "DerivedTensor", "DerivingSource", "FileState", "TensorInfo"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One named array: where its bytes are and what they mean. `begin`, `end`: byte positions in `shard`."""
 
@@ -31,6 +32,10 @@ class TensorInfo:
     def elements(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    def cost(self, start: int, stop: int) -> int:
+        """Bytes that are read for elements [start, stop) of the flattened tensor."""
+        return (stop - start) * ((self.end - self.begin) // max(self.elements, 1))
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,87 @@ class ByteSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedTensor(TensorInfo):
+    """A tensor that no file holds as it is: computed from stored ones, some elements at a time.
+
+    `dtype` is what it is served as, `begin` 0 and `end` its size in bytes; `shard` says what it is derived from and is
+    no path: nobody can take the first bytes of a file for it.
+    """
+
+    @staticmethod
+    def place(main: TensorInfo) -> str:
+        """What stands for the shard of a tensor derived (mainly) from `main`."""
+        return main.shard if isinstance(main, DerivedTensor) else f"derived from {main.shard}"
+
+    @property
+    def note(self) -> str | None:
+        """What a report should say of how it came about."""
+        return None
+
+    @property
+    def gapped(self) -> bool:
+        """Whether its numbers are known to lie on a lattice with gaps, however many of them hide these."""
+        return False
+
+    def reads(self, start: int, stop: int) -> Sequence[tuple[TensorInfo, int, int]]:
+        """The tensors, and which elements of each, that elements [start, stop) are computed from."""
+        raise NotImplementedError
+
+    def compute(self, source: ByteSource, start: int, stop: int) -> NDArray[np.generic]:
+        """Elements [start, stop) of the flattened tensor in storage form, 1-D; the same for any range around them."""
+        raise NotImplementedError
+
+    def cost(self, start: int, stop: int) -> int:
+        """Bytes that are read for elements [start, stop)."""
+        return sum(info.cost(first, last) for info, first, last in self.reads(start, stop))
+
+
+class DerivingSource:
+    """Byte source that computes derived tensors from those of another source, and passes stored ones on."""
+
+    def __init__(self, stored: ByteSource) -> None:
+        self.stored = stored
+
+    def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.generic]:
+        """Elements [start, stop) of a stored or derived tensor in storage form."""
+        if not isinstance(tensor, DerivedTensor):
+            return self.stored.read(tensor, start, stop)
+        if not 0 <= start <= stop <= tensor.elements:
+            raise ValueError(f"elements {start} to {stop} of a tensor of {tensor.elements}")
+        return tensor.compute(self, start, stop)
+
+    def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Elements [start, stop) will be read soon, or what they are computed from."""
+        for part, first, last in _stored_parts(tensor, start, stop):
+            self.stored.ahead(part, first, last)
+
+    def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Let go of the memory behind elements [start, stop)."""
+        for part, first, last in _stored_parts(tensor, start, stop):
+            self.stored.release(part, first, last)
+
+
+def _stored_parts(tensor: TensorInfo, start: int, stop: int) -> list[tuple[TensorInfo, int, int]]:
+    if not isinstance(tensor, DerivedTensor):
+        return [(tensor, start, stop)]
+    return [stored for part in tensor.reads(start, stop) for stored in _stored_parts(*part)]
+
+
 @dataclass(frozen=True)
 class Catalog:
-    """All tensors of one checkpoint, its configuration, and the source of its bytes."""
+    """All tensors of one checkpoint, its configuration, and the source of its bytes, which also serves derived ones."""
 
     reference: Reference
     tensors: dict[str, TensorInfo]
     source: ByteSource
     files: tuple[FileState, ...]
     configuration: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Alignment makes derived tensors of any catalog, whoever opened it.
+        if not isinstance(self.source, DerivingSource):
+            object.__setattr__(self, "source", DerivingSource(self.source))
 
     @property
     def parameters(self) -> int:

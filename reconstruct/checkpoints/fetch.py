@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.catalog import Catalog, TensorInfo
+from reconstruct.checkpoints.catalog import Catalog, DerivedTensor, DerivingSource, TensorInfo
 from reconstruct.checkpoints.element_ranges import ElementRange, element_range
 
 __all__ = ["RangeSource", "Request", "fetch_ranges"]
@@ -36,13 +36,15 @@ def fetch_ranges(
 
     `gap`: bytes between two requests of one file up to which they are fetched as one range (these bytes count on the
     wire); `largest`: bytes from which a range grows no further. At most 2 x `workers` ranges are in memory. Where the
-    source is no RangeSource (files on disk), every request is read by itself.
+    source is no RangeSource (files on disk), every request is read by itself, and so are, at the end, derived tensors.
 
     Raises what the source raises, BudgetExhausted among it, after everything before it in the order was delivered and
     all that is under way has ended: nothing is sent afterwards. Raises ValueError for elements that a tensor has not.
     """
-    source = catalog.source
-    groups = _groups(requests, gap if isinstance(source, RangeSource) else None, largest)
+    source = catalog.source.stored if isinstance(catalog.source, DerivingSource) else catalog.source
+    derived = [request for request in requests if isinstance(request[0], DerivedTensor)]
+    stored = [request for request in requests if not isinstance(request[0], DerivedTensor)]
+    groups = _groups(stored, gap if isinstance(source, RangeSource) else None, largest)
 
     def read(group: _Group) -> list[tuple[Request, NDArray[np.generic]]]:
         if not isinstance(source, RangeSource):
@@ -61,6 +63,8 @@ def fetch_ranges(
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+        for request in derived:
+            yield request, catalog.source.read(*request)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -21,7 +21,7 @@ from reconstruct.checkpoints.weight_files import find_weights, read_json, readab
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MappedFiles", "open_local"]
+__all__ = ["MappedFiles", "file_state", "open_local"]
 
 
 class MappedFiles:
@@ -75,10 +75,11 @@ def open_local(reference: Reference) -> Catalog:
     tensors = joined(listed)
     if index is not None:
         check_index(weight_map(read_json(index), str(index)), tensors, str(index))
-    return Catalog(reference, tensors, source, tuple(_state(file) for file in files), configuration)
+    return Catalog(reference, tensors, source, tuple(file_state(file) for file in files), configuration)
 
 
-def _state(file: Path) -> FileState:
+def file_state(file: Path) -> FileState:
+    """What tells whether a file on disk has changed. Raises CheckpointError."""
     with readable(file):
         status = file.stat()
     return FileState(file.name, status.st_size, str(status.st_mtime_ns))

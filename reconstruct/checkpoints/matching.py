@@ -1,15 +1,14 @@
-"""Which tensor of another checkpoint is the same weight: by name, by name without wrappers, or tied."""
+"""What a tensor is good for in a comparison: tied to another, a buffer, of a vocabulary that others share in part."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from reconstruct.checkpoints.catalog import Catalog, TensorInfo
-from reconstruct.checkpoints.module_names import canonical_name, describe
+from reconstruct.checkpoints.module_names import describe, short_name
 from reconstruct.kernels.formats import float_format
 
-__all__ = ["TensorFinder", "not_a_weight", "shared_rows", "tied_to"]
+__all__ = ["not_a_weight", "shared_rows", "tied_to"]
 
 #: Names without wrappers -> what carries the weight where the tensor itself is not stored.
 _EMBEDDINGS = tuple(f"{m}.weight" for m in ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"))
@@ -33,34 +32,13 @@ _ROWS = {
 }  # fmt: skip
 
 
-class TensorFinder:
-    """Finds another checkpoint's tensors in one catalog."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-        count = Counter(canonical_name(name) for name in catalog.tensors)
-        self._by_short = {canonical_name(n): t for n, t in catalog.tensors.items() if count[canonical_name(n)] == 1}
-
-    def find(self, name: str, *, unique: bool = True) -> tuple[TensorInfo | None, str | None]:
-        """The tensor, and a note unless it has this very name. `unique`: no other tensor is called so sans wrappers."""
-        if name in self.catalog.tensors:
-            return self.catalog.tensors[name], None
-        if not unique:
-            return None, None
-        given = self.catalog.reference.given
-        if found := self._by_short.get(canonical_name(name)):
-            return found, f"named {found.name} in {given}"
-        if twin := self._by_short.get(tied_to(name, self.catalog) or ""):
-            return twin, f"tied to {twin.name} in {given}"
-        return None, None
-
-
 def tied_to(name: str, catalog: Catalog) -> str | None:
     """What stands for a tensor that this checkpoint does not store, as a name without wrappers."""
-    if _says_untied(catalog):
+    twins = _TIED.get(short_name(name), ())
+    if not twins or _says_untied(catalog):
         return None
-    stored = {canonical_name(other) for other in catalog.tensors}
-    return next((twin for twin in _TIED.get(canonical_name(name), ()) if twin in stored), None)
+    stored = {short_name(other) for other in catalog.tensors}
+    return next((twin for twin in twins if twin in stored), None)
 
 
 def _says_untied(catalog: Catalog) -> bool:
@@ -72,7 +50,7 @@ def _says_untied(catalog: Catalog) -> bool:
     return False in said and True not in said
 
 
-def not_a_weight(info: TensorInfo, catalog: Catalog) -> str | None:
+def not_a_weight(info: TensorInfo) -> str | None:
     """Why a tensor is no floating-point weight that can be compared, or None if it is one."""
     if float_format(info.dtype) is None:
         return f"{info.dtype} is not a floating-point weight: buffers and integers are not compared"
@@ -80,10 +58,6 @@ def not_a_weight(info: TensorInfo, catalog: Catalog) -> str | None:
         return "it has no elements"
     if _BUFFER.search(info.name) or (_MASK.search(info.name) and info.shape[:2] == (1, 1)):
         return "a buffer computed from the configuration, not a weight"
-    if info.dtype.startswith("F8"):
-        for scale in (f"{info.name}_scale_inv", f"{info.name}_scale"):
-            if scale in catalog.tensors:
-                return f"quantised: its values are scaled by {scale}"
     return None
 
 

@@ -31,7 +31,9 @@ class LoadedTensors:
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.generic]:
         """Elements [start, stop) in storage form."""
-        flat = self._tensors[tensor.name].detach().reshape(-1)[start:stop].contiguous()
+        stored = self._tensors[tensor.name if tensor.name in self._tensors else tensor.name.partition("[")[0]]
+        first = tensor.begin // stored.element_size()  # 0 but for a part of the stored tensor
+        flat = stored.detach().reshape(-1)[first + start : first + stop].contiguous()
         carrier = {torch.bfloat16: torch.uint16, torch.float16: torch.uint16}.get(flat.dtype)
         if flat.element_size() == 1:
             carrier = torch.uint8

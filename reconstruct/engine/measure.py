@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.checkpoints.alignment import AlignedTensor
-from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.checkpoints.catalog import Catalog, DerivedTensor
 from reconstruct.engine.element_sample import ElementSample
 from reconstruct.engine.feed import Resident
 from reconstruct.errors import NonFiniteError
@@ -19,12 +20,13 @@ from reconstruct.kernels.lattice import Lattice
 from reconstruct.kernels.results import GramResult, ReplayResult
 from reconstruct.kernels.select import Kernels
 from reconstruct.sampling import SamplingPlan
-from reconstruct.statistics.effective_lattice import effective_lattice
+from reconstruct.statistics.effective_lattice import EffectiveLattice, effective_lattice
 from reconstruct.statistics.moments import Moments
 
 __all__ = ["measure", "replay_tensor"]
 
 _RUNS, _RUN_LENGTH = 64, 1024  # contiguous elements read to recognise a lattice
+_DERIVED_SPAN = 1 << 22  # elements of a derived tensor that are computed at once to look at some of them
 _COLUMNS, _COLUMN_ROWS = 32, 512  # and elements along the first axis, where scales may run as well
 
 
@@ -38,10 +40,7 @@ def measure(
 ) -> Measurement:
     """Read every element once (more often where informative ones are unevenly spread). Raises NonFiniteError."""
     dtypes = tuple(info.dtype for info in tensor.sources)
-    lattices = tuple(
-        effective_lattice(_runs(tensor, catalog, model), dtypes[model], plan.seed, _columns(tensor, catalog, model))
-        for model, catalog in enumerate(catalogs)
-    )
+    lattices = tuple(_lattice(tensor, catalog, model, plan.seed) for model, catalog in enumerate(catalogs))
     sample = ElementSample(tensor.elements, sample_size, plan.seed, kernels)
     parts: list[GramResult] = []
     for block in resident.blocks():
@@ -81,6 +80,14 @@ def replay_tensor(
     return total
 
 
+def _lattice(tensor: AlignedTensor, catalog: Catalog, model: int, seed: int) -> EffectiveLattice:
+    info = tensor.sources[model]
+    found = effective_lattice(_runs(tensor, catalog, model), info.dtype, seed, _columns(tensor, catalog, model))
+    if model in tensor.gapped:
+        return replace(found, occupancy=0.0)  # many scales hide the gaps from this look at a few elements
+    return found
+
+
 def _runs(tensor: AlignedTensor, catalog: Catalog, model: int) -> NDArray[np.float32]:
     """Evenly spread contiguous runs of one model's tensor: float32 [runs, length]."""
     length = min(_RUN_LENGTH, tensor.elements)
@@ -104,9 +111,17 @@ def _gathered(
 ) -> NDArray[np.float32]:
     """Runs of `length` elements from each of the ascending `starts`: float32 [runs, length]."""
     info = tensor.sources[model]
-    first, last = int(starts[0]), int(starts[-1]) + length
-    span = catalog.source.read(info, first, last)
-    return decode(span[(starts - first)[:, None] + np.arange(length)], info.dtype)
+    # What lies between the runs costs nothing where a file is mapped; of derived tensors only so much is computed at
+    # once.
+    at_once = _DERIVED_SPAN if isinstance(info, DerivedTensor) else tensor.elements
+    found, done = [], 0
+    while done < len(starts):
+        first = int(starts[done])
+        upto = max(int(np.searchsorted(starts + length, first + at_once, side="right")), done + 1)
+        span = catalog.source.read(info, first, int(starts[upto - 1]) + length)
+        found.append(decode(span[(starts[done:upto] - first)[:, None] + np.arange(length)], info.dtype))
+        done = upto
+    return np.concatenate(found)
 
 
 def _refuse_nonfinite(tensor: AlignedTensor, catalogs: Sequence[Catalog], nonfinite: NDArray[np.int64]) -> None:

@@ -22,7 +22,7 @@ _TYPES = {str: "string", bool: "bool", int: "int64", float: "float64"}
 
 #: Columns that do not depend on the sources, in order, with their types.
 _BEFORE: dict[str, type] = {
-    "name": str, "layer": str, "layer_number": int, "module_kind": str, "shape": str, "elements": int,
+    "name": str, "layer": str, "layer_number": int, "module_kind": str, "expert": int, "shape": str, "elements": int,
     "informative": int, "votes": bool, "lattice_mantissa": int, "lattice_coarser": bool, "lattice_regular": bool,
     "dtype": str,
 }  # fmt: skip
@@ -44,7 +44,7 @@ def tensor_table(evidence: ModelEvidence) -> pd.DataFrame:
 
     `certified_low`, `certified_high`: bounds of the interval fit, NaN where it certifies none. `untouched_share`,
     `spike_ratio`, `spike_z`: of the decisive elements. Counts are of replayed elements; `layer_number` is -1 outside
-    the blocks.
+    the blocks, `expert` outside experts.
     """
     import pandas as pd
 
@@ -70,6 +70,7 @@ def _row(tensor: TensorEvidence, names: list[str]) -> dict[str, Any]:
         "layer": m.module.layer_label,
         "layer_number": -1 if m.module.layer is None else m.module.layer,
         "module_kind": m.module.kind,
+        "expert": -1 if m.module.expert is None else m.module.expert,
         "shape": " x ".join(map(str, m.shape)),
         "elements": m.elements,
         "informative": m.informative,

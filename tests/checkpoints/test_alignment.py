@@ -132,14 +132,6 @@ def test_a_bias_of_an_attention_is_no_mask() -> None:
     assert [t.name for t in aligned(catalog("s", bias), catalog("p", bias)).tensors] == list(bias)
 
 
-def test_scaled_float8_weights_are_not_taken_at_face_value() -> None:
-    weight, scale = "layers.0.q_proj.weight", "layers.0.q_proj.weight_scale_inv"
-    quantised = catalog("q", BLOCK | {weight: ((8, 4), "F8_E4M3"), scale: (1, 1)})
-    plain = catalog("p", BLOCK | {weight: ((8, 4), "BF16")})
-    assert reasons(aligned(quantised, plain), "q")[weight] == f"quantised: its values are scaled by {scale}"
-    assert reasons(aligned(plain, quantised), "p")[weight] == f"in q: quantised: its values are scaled by {scale}"
-
-
 def test_an_integer_tensor_in_a_parent_is_the_reason_in_every_model() -> None:
     suspect, parent = catalog("s", BLOCK | {"w": (4, 4)}), catalog("p", BLOCK | {"w": ((4, 4), "U8")})
     result = aligned(suspect, parent)

@@ -23,9 +23,10 @@ def test_one_row_a_tensor_in_order(blend, frame):
 
 
 @pytest.mark.parametrize(("column", "dtype"), [
-    ("name", "string"), ("layer", "string"), ("layer_number", "int64"), ("module_kind", "string"), ("shape", "string"),
-    ("elements", "int64"), ("votes", "bool"), ("lattice_mantissa", "int64"), ("lattice_coarser", "bool"),
-    ("lattice_regular", "bool"), ("dtype", "string"), ("exact", "int64"), ("novel", "int64"), ("novel_exact", "int64"),
+    ("name", "string"), ("layer", "string"), ("layer_number", "int64"), ("module_kind", "string"), ("expert", "int64"),
+    ("shape", "string"), ("elements", "int64"), ("votes", "bool"), ("lattice_mantissa", "int64"),
+    ("lattice_coarser", "bool"), ("lattice_regular", "bool"), ("dtype", "string"),
+    ("exact", "int64"), ("novel", "int64"), ("novel_exact", "int64"),
     ("close", "int64"), ("inside_box", "int64"), ("decoy_novel", "int64"), ("decoy_novel_exact", "int64"),
     ("untouched_share", "float64"), ("spike_ratio", "float64"), ("spike_z", "float64"), ("residual", "float64"),
     ("floor", "float64"), ("decoy_residual", "float64"), ("explained", "float64"), ("condition", "float64"),
