@@ -15,6 +15,7 @@ from typing import Protocol
 from threadpoolctl import threadpool_limits
 
 from reconstruct.analysis import analyse
+from reconstruct.byte_size import parse_bytes
 from reconstruct.checkpoints.alignment import Alignment, LeftOut, align_models
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.model_set import open_models
@@ -27,11 +28,13 @@ from reconstruct.engine.foresight import Foresight
 from reconstruct.engine.local import JournaledReplay, StoredReplay, load_all, measure_all
 from reconstruct.engine.store import RunStore
 from reconstruct.errors import ConfigurationError, IncompleteRunError, StoreError, UnreachableError
-from reconstruct.evidence import Measurement, RecipeProof, SourceTable
+from reconstruct.evidence import Coverage, Measurement, RecipeProof, SourceTable
+from reconstruct.hypotheses.implied_angle import with_implied_angles
 from reconstruct.kernels.select import Kernels, select
 from reconstruct.reconstruction import Reconstruction, with_proof
 from reconstruct.sampling import SamplingPlan
 from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
+from reconstruct.staged_reading import read_in_stages, stage_folder, staged_reading
 from reconstruct.verdict import decide
 
 __all__ = ["Progress", "Silent", "fit", "holds_verification", "load_run", "refit", "resume"]
@@ -69,6 +72,7 @@ def fit(
     folder: str | Path | None = None,
     families: Sequence[str] = DEFAULT_FAMILIES,
     sampling: SamplingPlan | None = None,
+    budget: int | str | None = None,
     threads: int = 0,
     kernels: str = "auto",
     proof: bool = True,
@@ -76,20 +80,24 @@ def fit(
 ) -> Reconstruction:
     """Rebuild `suspect` from `parents` (and `base`): folders, weight files, repositories ("org/name@revision") or URLs.
 
-    Everything is kept in `folder`; one that already holds a run of the very same models and plan is continued. `proof`:
-    have mergekit run the recipe that is found and compare every bit; and let it search, of `families`, those that only
-    it can compute. Raises ReconstructError.
+    `budget`: bytes of all models together that may be read (an integer, or such as "200MB"); the same as
+    `sampling.bytes`. `proof`: have mergekit run the recipe that is found and compare every bit; and let it search, of
+    `families`, those that only it can compute. Everything is kept in `folder`; one that already holds a run of the very
+    same models and plan is continued. Raises ReconstructError.
     """
     if not parents:
         raise ConfigurationError("no parents", subject="parents", remedy="Name at least one candidate")
+    sampling = sampling or SamplingPlan()
+    if budget is not None:
+        sampling = replace(sampling, bytes=parse_bytes(budget, "budget"))
     models = [str(suspect), *([str(base)] if base is not None else []), *map(str, parents)]
     config = {
         "models": models, "has_base": base is not None, "families": list(families),
-        "sampling": asdict(sampling or SamplingPlan()), "kernels": _kernels(kernels).name,
+        "sampling": asdict(sampling), "kernels": _kernels(kernels).name,
         "proof": proof,
     }  # fmt: skip
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
-    wire = Wire()
+    wire = Wire(sampling.bytes)
     catalogs, alignment = _open(models, wire, has_base=base is not None)
     with RunStore.create(target) as store:
         store.begin(config)
@@ -101,7 +109,8 @@ def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = 
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
         _refuse_verification(store)
-        wire, config = Wire(), store.get("config")
+        config = store.get("config")
+        wire = Wire(SamplingPlan(**config["sampling"]).bytes)
         catalogs, alignment = _open(config["models"], wire, store.get("locations"), has_base=config["has_base"])
         store.event("resumed", "")
         return _run(store, catalogs, alignment, wire, threads, progress or Silent())
@@ -110,6 +119,8 @@ def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = 
 def load_run(folder: str | Path, *, threads: int = 0) -> Reconstruction:
     """A finished run from its store; no weights are read. Raises StoreError if it is not finished."""
     with RunStore.open(Path(folder)) as store:
+        if (inner := _last_stage(store)) is not None:
+            return _of_stages(store, load_run(inner, threads=threads))
         measurements, table = _finished(store)
         run = _conclude(store, measurements, table, StoredReplay(store), store.get("config")["families"], threads, None)
         return with_proof(run, RecipeProof.from_dict(found) if (found := store.get("proof")) else None)
@@ -123,6 +134,8 @@ def refit(
     `parents` as they were named in the run; empty for all. Raises ConfigurationError for a parent the run has not.
     """
     with RunStore.open(Path(folder)) as store:
+        if (inner := _last_stage(store)) is not None:
+            return _of_stages(store, refit(inner, parents, families, threads=threads))
         measurements, table = _finished(store)
         known = [table.names[j] for j in table.parents]
         if missing := [name for name in parents if name not in known]:
@@ -173,6 +186,8 @@ def _run(
 ) -> Reconstruction:
     """All of a run; one that a network cuts off can be resumed, as any other."""
     try:
+        if SamplingPlan(**store.get("config")["sampling"]).bytes is not None:
+            return _run_in_stages(store, catalogs, alignment, wire, threads, progress)
         return _measure_and_conclude(store, catalogs, alignment, threads, progress)
     except UnreachableError as error:
         remedy = f"What is finished is kept; go on with reconstruct fit resume={store.folder}"
@@ -182,13 +197,31 @@ def _run(
             store.event("transferred", f"{wire.bytes} bytes in {wire.requests} requests")
 
 
-def _measure_and_conclude(
-    store: RunStore, catalogs: list[Catalog], alignment: Alignment, threads: int, progress: Progress
+def _run_in_stages(
+    store: RunStore, catalogs: list[Catalog], alignment: Alignment, wire: Wire, threads: int, progress: Progress
 ) -> Reconstruction:
+    """Under a budget: each stage is a run of its own over what was read."""
     config = store.get("config")
-    workers = ComputeConfig(threads).workers
-    kernels = _kernels(config["kernels"])
     plan = SamplingPlan(**config["sampling"])
+    _note_models(store, catalogs, alignment)
+
+    def analyse_stage(folder: Path, read: list[Catalog], part: Alignment, coverage: Coverage) -> Reconstruction:
+        with RunStore.create(folder) as inner:
+            # What mergekit needs of a model is more than these rows.
+            inner.begin(config | {"sampling": asdict(replace(plan, bytes=None)), "proof": False})
+            if coverage.elements < coverage.all_elements:
+                inner.put("coverage", asdict(coverage))
+            return _measure_and_conclude(inner, read, part, threads, progress)
+
+    run = read_in_stages(store, catalogs, alignment, plan, analyse_stage, progress, (wire.bytes, wire.requests))
+    store.put("finished", value=True)
+    store.event("finished", run.verdict.kind.value)
+    return replace(run, revisions=store.get("revisions"))
+
+
+def _note_models(store: RunStore, catalogs: list[Catalog], alignment: Alignment) -> None:
+    """What this run is made of. Raises StoreError if it was begun with something else."""
+    config = store.get("config")
     parts = [version("merge-reconstruct"), json.dumps(config), *(c.fingerprint() for c in catalogs)]
     fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     if store.get("fingerprint") not in {None, fingerprint}:
@@ -201,6 +234,16 @@ def _measure_and_conclude(
     store.put("revisions", _revisions(catalogs))
     store.put("left_out", [asdict(item) for item in alignment.left_out])
     store.put("tensors", len(alignment.tensors))
+
+
+def _measure_and_conclude(
+    store: RunStore, catalogs: list[Catalog], alignment: Alignment, threads: int, progress: Progress
+) -> Reconstruction:
+    config = store.get("config")
+    workers = ComputeConfig(threads).workers
+    kernels = _kernels(config["kernels"])
+    plan = SamplingPlan(**config["sampling"])
+    _note_models(store, catalogs, alignment)
     total = sum(info.end - info.begin for tensor in alignment.tensors for info in tensor.sources)
     store.event("kernels", f"{kernels.name} ({kernels.reason})")
     progress.phase(f"measuring ({kernels.name} kernels)", total)
@@ -265,6 +308,17 @@ def _refuse_verification(store: RunStore) -> None:
         )  # fmt: skip
 
 
+def _last_stage(store: RunStore) -> Path | None:
+    """The folder of the last stage of a finished run under a budget; None for other runs."""
+    reading = staged_reading(store) if store.get("finished") else None
+    return stage_folder(store.folder, len(reading.stages)) if reading is not None else None
+
+
+def _of_stages(store: RunStore, run: Reconstruction) -> Reconstruction:
+    """The answer of the last stage as that of the whole run."""
+    return replace(run, folder=store.folder, reading=staged_reading(store), revisions=store.get("revisions") or {})
+
+
 def _finished(store: RunStore) -> tuple[tuple[Measurement, ...], SourceTable]:
     _refuse_verification(store)
     if not store.get("finished"):
@@ -289,11 +343,16 @@ def _conclude(
     workers = ComputeConfig(threads).workers
     distinct, remaining = without_duplicates(measurements, table)
     seed = int(config["sampling"]["seed"])
+    coverage = store.get("coverage")
     # Our threads work on tensors of their own; threads of the linear algebra beneath them would only wait for these.
     with threadpool_limits(1, user_api="blas"):
+        open_angles = 0
+        if coverage is not None:
+            distinct, open_angles = with_implied_angles(distinct, chosen, workers)
         fits = fit_all(distinct, chosen, workers, seed)
         data = Dataset(remaining, distinct, fits, _sample_kernels(config["kernels"]), chosen, workers, seed, full)
         evidence = analyse(data, advance)
+    evidence = replace(evidence, coverage=Coverage(**coverage) if coverage else None, open_angles=open_angles)
     left_out = tuple(LeftOut(**item) for item in store.get("left_out") or [])
     return Reconstruction(
         config["models"][0], evidence, decide(evidence), left_out, store.folder, store.get("revisions") or {}

@@ -120,7 +120,10 @@ def write_report(run: Reconstruction, config: ReportConfig, target: Path, consol
     if config.console:
         from reconstruct.report.console import print_report
 
-        print_report(console, run.evidence, run.verdict, run.suspect, len(run.left_out), tuple(run.revisions.values()))
+        print_report(
+            console, run.evidence, run.verdict, run.suspect, len(run.left_out), tuple(run.revisions.values()),
+            run.reading,
+        )  # fmt: skip
         console.print(f"report: {target}", soft_wrap=True, highlight=False)
 
 

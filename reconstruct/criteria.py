@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from reconstruct.evidence import ModelEvidence, OrientationEvidence, TensorEvidence
 from reconstruct.kernels.results import ReplayResult
@@ -17,6 +20,7 @@ __all__ = [
     "at_least",
     "at_most",
     "below",
+    "detectable_share",
     "firm_strata",
     "has_spike",
     "in_range",
@@ -62,6 +66,9 @@ THRESHOLDS = {
     "derived others": 0.05,  # largest coefficient of any other parent
     "related": 0.02,  # explained share beyond the decoys'
     "informative": 1000,  # sampled elements in which the sources differ
+    "read tensors": 12,  # a part of the weights: matrices that vote, before a share of them speaks for all
+    "read informative": 10_000,  # a part of the weights: elements in which the sources differ, to say nothing explains
+    "detectable": 0.1,  # a part of the weights: smallest untouched share that it would have shown, at most
 }
 
 
@@ -151,6 +158,18 @@ def rounded_after(e: ModelEvidence, other: str) -> bool:
 def has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:
     """A decisive spike: known well, beyond smoothness and the searched decoys' `null`, and large in several strata."""
     return spike.z >= THRESHOLDS["spike z"] + max(null, 0.0) and firm_strata(strata) >= THRESHOLDS["strata"]
+
+
+def detectable_share(e: ModelEvidence) -> float:
+    """The untouched share that what was read would have shown, in each of the tests that ask for so many standard
+    errors: over smoothness, over all phases of rounding, and at the boundary. Infinite where one cannot be made.
+    """
+    if not e.spike.count or not np.isfinite(e.phases.errors[0]):
+        return math.inf
+    smooth = THRESHOLDS["spike z"] * math.sqrt(max(e.spike.smooth, e.spike.reproduced, 1.0)) / e.spike.count
+    errors = e.phases.errors[np.isfinite(e.phases.errors)]
+    overall = THRESHOLDS["phase z"] / math.sqrt(float((1 / np.maximum(errors, 1e-9) ** 2).sum()))
+    return max(smooth, overall, THRESHOLDS["boundary z"] * float(e.phases.errors[0]))
 
 
 def firm_strata(strata: tuple[Spike, ...]) -> int:

@@ -26,6 +26,7 @@ from reconstruct.statistics.rounding import Box
 __all__ = [
     "SUSPECT",
     "Controls",
+    "Coverage",
     "Estimate",
     "Measurement",
     "ModelEvidence",
@@ -262,12 +263,41 @@ class RecipeProof:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """What was read of the weights that could be compared, where a byte budget did not allow for all of them: each
+    with what there is. `matrices`: those large enough to vote, with their module `kinds` and `layers`.
+    """
+
+    tensors: int
+    all_tensors: int
+    elements: int
+    all_elements: int
+    matrices: int
+    all_matrices: int
+    kinds: int
+    all_kinds: int
+    layers: int
+    all_layers: int
+
+    @property
+    def share(self) -> float:
+        """Of the elements."""
+        return self.elements / self.all_elements
+
+    @property
+    def spread(self) -> bool:
+        """Whether every module kind and half of the layers were looked into."""
+        return self.kinds == self.all_kinds and 2 * self.layers >= self.all_layers
+
+
+@dataclass(frozen=True)
 class ModelEvidence:
     """Everything the verdict looks at, and everything reports show. Sums are over voting tensors.
 
     `rounding`: phase of the novel predictions over a uniform one (see `replay.phases`). `overlap`: largest |cosine|
     between the movements of two material parents, 1 if there is but one direction. `proof`: the recipe run through the
-    program it is written for, where that was done.
+    program it is written for, where that was done. `coverage`: None if every weight was read. `open_angles`: tensors
+    read in part that a slerp fits at an angle which these rows leave open.
     """
 
     sources: SourceTable
@@ -298,3 +328,5 @@ class ModelEvidence:
     exhaustive: bool
     notes: tuple[str, ...] = ()
     proof: RecipeProof | None = None
+    coverage: Coverage | None = None
+    open_angles: int = 0

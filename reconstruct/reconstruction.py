@@ -15,13 +15,16 @@ from reconstruct.verdict import Verdict, decide
 if TYPE_CHECKING:
     import pandas as pd
 
+    from reconstruct.staged_reading import StagedReading
+
 __all__ = ["Reconstruction", "with_proof"]
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """A finished run. `suspect` as given by the user; `left_out`: tensors that were not compared, and why;
-    `folder`: where the run store lies; `revisions`: repository as given -> "org/name@commit".
+    `folder`: where the run store lies; `revisions`: repository as given -> "org/name@commit". `reading`: what was read,
+    and why no more, where a byte budget was set.
     """
 
     suspect: str
@@ -30,6 +33,7 @@ class Reconstruction:
     left_out: tuple[LeftOut, ...]
     folder: Path
     revisions: Mapping[str, str] = field(default_factory=dict)
+    reading: StagedReading | None = None
 
     @property
     def recipe(self) -> Recipe | WholeRecipe | None:

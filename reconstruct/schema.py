@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
+from reconstruct.byte_size import parse_bytes
 from reconstruct.errors import ConfigurationError
 from reconstruct.sampling import SamplingPlan
 
@@ -85,19 +86,22 @@ class EngineConfig:
 
 @dataclass
 class SamplingConfig:
-    """See `reconstruct.sampling.SamplingPlan`; elements, not bytes."""
+    """See `reconstruct.sampling.SamplingPlan`; `bytes` may have a unit, all other sizes are in elements."""
 
     block: int = 1 << 22
     elements: int = 65536
     total: int = 1 << 23
     seed: int = 0
+    bytes: Any = None
+    requests: int = 3000
 
     def __post_init__(self) -> None:
         self.plan()
 
     def plan(self) -> SamplingPlan:
         """The same as a plan; raises ConfigurationError for numbers that make none."""
-        return SamplingPlan(self.block, self.elements, self.total, self.seed)
+        size = parse_bytes(self.bytes, "sampling.bytes")
+        return SamplingPlan(self.block, self.elements, self.total, self.seed, size, self.requests)
 
 
 @dataclass
@@ -196,6 +200,11 @@ class VerifyConfig:
             raise ConfigurationError(
                 "one claim at a time", subject="recipe", remedy="Say recipe=<configuration.yml>, or claim=card"
             )
+        if self.sampling.bytes is not None:
+            raise ConfigurationError(
+                "a claim is compared with every weight", subject="sampling.bytes",
+                remedy="Leave it out, or look for the recipe under a budget with reconstruct fit",
+            )  # fmt: skip
 
 
 @dataclass

@@ -31,6 +31,7 @@ from reconstruct.criteria import (
 )
 from reconstruct.evidence import ModelEvidence, OrientationEvidence
 from reconstruct.recipe import Recipe, WholeRecipe
+from reconstruct.sampled_verdict import qualified
 
 __all__ = ["THRESHOLDS", "Reason", "Verdict", "VerdictKind", "decide"]
 
@@ -68,7 +69,12 @@ _LIMITS = (
 
 
 def decide(evidence: ModelEvidence) -> Verdict:
-    """Apply the table, first match wins."""
+    """Apply the table, first match wins; where only a part of the weights was read, as far as that part carries."""
+    verdict = _by_the_table(evidence)
+    return verdict if evidence.coverage is None else qualified(verdict, evidence)
+
+
+def _by_the_table(evidence: ModelEvidence) -> Verdict:
     limits = list(_LIMITS)
     if not evidence.exhaustive:
         limits.append("Replayed on stored samples only, not on every element.")

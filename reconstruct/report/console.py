@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from reconstruct.byte_size import byte_text
 from reconstruct.evidence import ModelEvidence
 from reconstruct.recipe import Recipe
 from reconstruct.report.console_tables import (
@@ -31,6 +32,7 @@ from reconstruct.report.console_tables import (
     recipe_lines,
 )
 from reconstruct.report.wording import VERDICT_WORDS, number, origin_word, share, shorten, varies
+from reconstruct.staged_reading import StagedReading
 from reconstruct.verdict import Verdict
 
 __all__ = ["ByteProgress", "print_report", "progress"]
@@ -43,10 +45,12 @@ def print_report(
     suspect: str,
     left_out: int,
     revisions: Sequence[str] = (),
+    reading: StagedReading | None = None,
 ) -> None:
     """Print verdict, coefficients, evidence by layer and module kind, reasons, notes and limits.
 
-    `left_out`: tensors of the suspect that could not be compared; `revisions`: repositories and commits that were read.
+    `left_out`: tensors of the suspect that could not be compared; `revisions`: repositories and commits that were read;
+    `reading`: what a byte budget allowed to read.
     """
     title = Text.assemble((VERDICT_WORDS[verdict.kind], "bold"), f"   {shorten(suspect, 60)}")
     console.print(title, highlight=False)
@@ -55,6 +59,7 @@ def print_report(
     compared = f"{len(evidence.tensors):,} tensors with {elements:,} weights; {len(evidence.voting):,} tensors vote"
     compared += f"; {left_out:,} could not be compared" if left_out else ""
     read = [("read", ", ".join(revisions))] if revisions else []
+    read += _reading_lines(reading) if reading is not None else []
     _pairs(console, [("compared", compared), *read, *recipe_lines(evidence, verdict)])
     origin = origin_word(evidence.estimate)
     _section(console, f"Coefficients of the whole model ({origin})", coefficient_table(evidence))
@@ -74,6 +79,13 @@ def print_report(
         if lines:
             console.print(Text(f"\n{heading}", style="bold"))
             _pairs(console, [("-", line) for line in lines])
+
+
+def _reading_lines(reading: StagedReading) -> list[tuple[str, str]]:
+    size, requests = sum(m.bytes for m in reading.models), sum(m.requests for m in reading.models)
+    text = f"{byte_text(size)} of {byte_text(reading.budget)} allowed, in {requests:,} requests and "
+    text += f"{len(reading.stages)} of {reading.planned} stages"
+    return [("sampled", text), ("stopped", reading.stopped)]
 
 
 def _section(console: Console, heading: str, table: Table, hidden: int = 0, what: str = "") -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def result_document(run: Reconstruction) -> dict[str, Any]:
                 for item in run.left_out
             ],
         },
+        "reading": _reading(run),
         "layers": [_pool(layers[label], names) for label in model_order(layers)],
         "module_kinds": [_pool(p, names) for p in e.kinds],
         "recipe": verdict.recipe.to_mergekit() if verdict.recipe is not None else None,
@@ -123,6 +125,11 @@ def _proof(p: RecipeProof) -> dict[str, Any]:
         "weights": sum(t.total for t in p.tensors), "differing": list(p.differing), "uncompared": list(p.uncompared),
         "surplus": list(p.surplus), "recipe": p.document,
     }  # fmt: skip
+
+
+def _reading(run: Reconstruction) -> dict[str, Any] | None:
+    """What a byte budget allowed to read; None where everything was."""
+    return asdict(run.reading) | {"share": run.reading.coverage.share} if run.reading is not None else None
 
 
 def _spike(s: Spike) -> dict[str, Any]:

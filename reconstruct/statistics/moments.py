@@ -8,7 +8,7 @@ is a linear map of the columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ COLLINEAR = 1e6
 @dataclass(frozen=True)
 class Moments:
     """`gram` float64 [K+2, K+2]; `blocks` float64 [B, K+2, K+2], the same by contiguous parts of the tensor;
-    `identical` int64 [K+1]: elements equal to the suspect's, per source, pivot first.
+    `identical` int64 [K+1]: elements equal to the suspect's, per source, pivot first. `angles`: cosines of pairs of
+    sources that are known better than from these elements (which may be some rows of the tensor).
     """
 
     count: int
@@ -30,6 +31,7 @@ class Moments:
     rounding_energy: float
     identical: NDArray[np.int64]
     blocks: NDArray[np.float64]
+    angles: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -67,10 +69,22 @@ class Moments:
             self.rounding_energy,
             same[list(roles[1:])],
             transform @ self.blocks @ transform.T,
+            self._angles_in(roles),
         )
+
+    def _angles_in(self, roles: Sequence[int]) -> dict[tuple[int, int], float]:
+        """The angles between those that are sources in other roles too."""
+        place = {model - 1: position for position, model in enumerate(roles[1:])}
+        return {
+            (min(place[i], place[j]), max(place[i], place[j])): cosine
+            for (i, j), cosine in self.angles.items()
+            if i in place and j in place
+        }
 
     def cosine(self, first: int, second: int) -> float:
         """Cosine of two raw sources (0 is the pivot), as flattened tensors."""
+        if (known := self.angles.get((min(first, second), max(first, second)))) is not None:
+            return known
         g, last = self.gram, self.parents + 1
 
         def inner(i: int, j: int) -> float:

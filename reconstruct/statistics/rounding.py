@@ -143,7 +143,8 @@ def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | Non
     size = rows.X.shape[1]
     if not len(rows):
         return None
-    scale = np.maximum(np.abs(rows.X).max(axis=0), 1e-9)
+    reach = np.abs(rows.X).max(axis=0)
+    scale = np.maximum(reach, 1e-9)
     columns, Y = np.ascontiguousarray((rows.X / scale).T), rows.Y - rows.X @ start
     epsilon = rows.epsilon(tolerance)
     bounds = []
@@ -156,7 +157,9 @@ def certify(rows: Rows, tolerance: int, start: NDArray[np.float64]) -> Box | Non
                 return None
             bounds.append(sign * value * length + float(direction @ start))
     low, high = np.array(bounds[0::2]), np.array(bounds[1::2])
-    return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance, float((_FEASIBLE / scale).max()))
+    # A source that moves in none of the rows is not bounded at all: it must not widen what is known of the others.
+    margin = float((_FEASIBLE / scale)[reach > 0].max(initial=0.0))
+    return Box(low[:-1], high[:-1], float(low[-1]), float(high[-1]), tolerance, margin)
 
 
 _FEASIBLE = 1e-6  # spacings by which a row may miss its bound

@@ -79,14 +79,14 @@ def test_what_fits_on_the_device_is_read_once(family, keep, reads):
         for _ in range(2):
             list(resident.blocks())
     blocks = len(list(PLAN.blocks(tensor.elements)))
-    assert sum(name == "read" for name, *_ in catalogs[0].source.calls) == reads * blocks
+    assert sum(name == "read" for name, *_ in catalogs[0].source.stored.calls) == reads * blocks
 
 
 def test_pages_are_asked_for_ahead_and_let_go_behind(family):
     catalogs, tensors = counted(family[0]), family[1]
     with HostFeed().open(largest(tensors), catalogs, PLAN) as resident:
         list(resident.blocks())
-    calls = catalogs[1].source.calls
+    calls = catalogs[1].source.stored.calls
     order = list(PLAN.blocks(largest(tensors).elements))
     for number, block in enumerate(order):
         assert ("release", *block) in calls

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,13 @@ def test_cosines_of_the_raw_tensors_are_those_of_torch(values):
 def test_cosine_with_nothing_counts_as_one():
     base = sources(UP, "base")[0]
     assert moments(np.stack([base, base, np.zeros_like(base)])).cosine(0, 1) == 1.0
+
+
+def test_an_angle_that_is_known_better_is_used_and_follows_its_sources(values):
+    plain = moments(values)
+    known = replace(plain, angles={(0, 2): 0.25})
+    assert known.cosine(0, 2) == known.cosine(2, 0) == 0.25
+    assert known.cosine(0, 1) == plain.cosine(0, 1)
+    assert known.with_roles((0, 3, 1, 2)).cosine(0, 1) == 0.25
+    assert known.with_roles((0, 1, 2)).angles == {}
+    assert known.with_roles((1, 0, 2, 3)).angles == {}  # the suspect is no source of itself

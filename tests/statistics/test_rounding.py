@@ -169,6 +169,14 @@ def test_coefficient_that_moves_nothing_is_unbounded():
     assert box.high[1] > 1e3
 
 
+def test_an_unbounded_coefficient_does_not_loosen_the_others():
+    base, code = sources(UP, "base", "ft-code")
+    still = np.stack([base, code, base])  # the second parent moves in none of the elements
+    first, second = (certify(rows(merge(still, (1 - w, w, 0.0))), 0, np.array([w, 0.0])) for w in (0.3, 0.6))
+    assert first.margin < 1e-5
+    assert first.intersect(second).empty
+
+
 def test_collinear_coefficients_are_bounded_only_in_their_sum():
     base, code = sources(UP, "base", "ft-code")
     r = rows(merge(np.stack([base, code, code]), (0.4, 0.6, 0.0)))
