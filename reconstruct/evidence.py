@@ -6,6 +6,7 @@ what the others leave to one, except where slerp bends off the plane.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,7 +214,7 @@ class OrientationEvidence:
 @dataclass(frozen=True)
 class TensorProof:
     """One tensor as a program makes it from a recipe, beside the suspect's: counts of elements. `novel`: those in which
-    the made tensor differs from every source.
+    the made tensor differs from every source; `apart`: those in which it differs from each (none if not compared).
     """
 
     name: str
@@ -221,6 +222,7 @@ class TensorProof:
     identical: int
     novel: int
     novel_identical: int
+    apart: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ class RecipeProof:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> RecipeProof:
         """What `dataclasses.asdict` made of one, by way of JSON."""
-        tensors = tuple(TensorProof(**tensor) for tensor in stored["tensors"])
+        tensors = tuple(TensorProof(**tensor | {"apart": tuple(tensor["apart"])}) for tensor in stored["tensors"])
         listed = {key: tuple(stored[key]) for key in ("uncompared", "surplus", "families")}
         return cls(stored["program"], stored["document"], tensors, failure=stored["failure"], **listed)
 
@@ -255,6 +257,13 @@ class RecipeProof:
     def complete(self) -> bool:
         """Whether the program makes the suspect, all of it and to the last bit."""
         return not (self.failure or self.uncompared) and bool(self.tensors) and self.differing == ()
+
+    def apart_from_nearest(self, names: Collection[str]) -> list[int]:
+        """For each of these tensors that was compared with the sources: elements in which it differs from one of them,
+        the one that all tensors together are nearest to.
+        """
+        counts = np.array([t.apart for t in self.tensors if t.name in names and t.apart])
+        return counts[:, int(np.argmin(counts.sum(axis=0)))].tolist() if counts.size else []
 
     @property
     def differing(self) -> tuple[str, ...]:

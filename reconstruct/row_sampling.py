@@ -94,9 +94,9 @@ def plan_rows(tensors: Sequence[AlignedTensor], budget: int, requests: int, seed
     voting = [(position, tensor) for position, tensor in enumerate(tensors) if may_vote(tensor)]
     others = [(position, tensor) for position, tensor in enumerate(tensors) if not may_vote(tensor)]
     generator = np.random.default_rng(seed)
-    few = _Draws(_sequence(_cells(others, None), generator), widths, models)
+    few = _Draws(_sequence(_cells(others, None), generator), tensors)
     cells = _cells(voting, block, widths)
-    many = _Draws(_sequence(cells, generator), widths, models)
+    many = _Draws(_sequence(cells, generator), tensors)
     least = max(_FIRST_STAGE, len(cells))  # of every kind one: they come first
     stages: list[tuple[RowRange, ...]] = []
     waiting: list[RowRange] = []
@@ -118,8 +118,8 @@ def plan_rows(tensors: Sequence[AlignedTensor], budget: int, requests: int, seed
 class _Draws:
     """A sequence of ranges, taken as far as bytes and requests allow. `bytes`, `requests`: taken so far."""
 
-    def __init__(self, sequence: Iterator[RowRange], widths: Sequence[int], models: int) -> None:
-        self._sequence, self._widths, self._models = sequence, widths, models
+    def __init__(self, sequence: Iterator[RowRange], tensors: Sequence[AlignedTensor]) -> None:
+        self._sequence, self._tensors, self._models = sequence, tensors, len(tensors[0].sources)
         self._next = next(sequence, None)
         self.bytes = self.requests = self.count = 0
 
@@ -132,7 +132,8 @@ class _Draws:
         """Until the totals reach these limits."""
         taken = []
         while self._next is not None:
-            size = (self._next.stop - self._next.start) * self._widths[self._next.tensor]
+            sources = self._tensors[self._next.tensor].sources
+            size = sum(info.cost(self._next.start, self._next.stop) for info in sources)
             if self.bytes + size > budget or self.requests + self._models > requests:
                 break
             taken.append(self._next)

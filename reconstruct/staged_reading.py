@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from reconstruct.byte_size import byte_text
 from reconstruct.checkpoints.alignment import AlignedTensor, Alignment
-from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.checkpoints.catalog import Catalog, stored_parts
 from reconstruct.checkpoints.element_ranges import element_range
 from reconstruct.engine.fetched_ranges import FetchedRanges
 from reconstruct.engine.store import RunStore
@@ -203,9 +203,9 @@ def _places(alignment: Alignment, ranges: Sequence[RowRange], model: int) -> set
     """Shard and bytes [begin, end) of each; a tied tensor's rows are read once."""
     found = set()
     for item in ranges:
-        info = alignment.tensors[item.tensor].sources[model]
-        place = element_range(info, item.start, item.stop)
-        found.add((info.shard, place.begin, place.end))
+        for info, start, stop in stored_parts(alignment.tensors[item.tensor].sources[model], item.start, item.stop):
+            place = element_range(info, start, stop)
+            found.add((info.shard, place.begin, place.end))
     return found
 
 

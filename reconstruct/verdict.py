@@ -141,18 +141,20 @@ def _undetermined(summary: str, *reasons: Reason) -> Verdict:
 def _computed(e: ModelEvidence) -> Verdict | list[Reason]:
     """The merge program itself makes every bit of the suspect from the candidates, by a recipe that is no fixed blend.
 
-    Nothing but the whole is accepted here: the recipe was searched for, and a search finds what is nearly right.
+    Nothing but the whole is accepted here: the recipe was searched for, and a search finds what is nearly right. What
+    testifies are the elements that no single source has: some methods take each element from one source or another,
+    and make nothing that is novel beside all of them.
     """
     proof = e.proof
     if proof is None or not proof.families or proof.failure:
         return []
     matrices = {t.measurement.name for t in e.tensors if t.measurement.is_matrix}
-    novel = [t.novel for t in proof.tensors if t.name in matrices]
+    apart = proof.apart_from_nearest(matrices)
     recipe = WholeRecipe(proof.document, proof.families)
     reasons = [
         Reason(f"weights that {proof.program} makes to the last bit", proof.identical, 1.0, proof.complete),
-        at_least("novel elements", sum(novel), "novel elements"),
-        at_least("matrices with a hundred of them", sum(n >= 100 for n in novel), "sources"),
+        at_least("elements that differ from the nearest source", sum(apart), "novel elements"),
+        at_least("matrices with a hundred of them", sum(n >= 100 for n in apart), "sources"),
         at_least("sources none of which can be left out", len(recipe.models), "sources"),
     ]
     if not all(r.passed for r in reasons):

@@ -84,6 +84,21 @@ def test_a_merge_of_two_adapters_on_their_base_is_reproduced(tmp_path):
     assert resumed.verdict == run.verdict
 
 
+def test_adapters_are_read_under_a_budget_and_pay_for_what_they_are_computed_from(tmp_path):
+    pytest.importorskip("peft")
+    from support.adapters import merged_by_peft, save_adapter
+
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+    adapters = [save_adapter(tmp_path / str(seed), seed, target_modules=targets) for seed in range(2)]
+    suspect = save(tmp_path / "merge", blend(WEIGHTS, [merged_by_peft(adapter) for adapter in adapters]))
+    run = reconstruct.fit(suspect, adapters, BASE, folder=tmp_path / "run", budget=1_200_000)
+    assert run.reading.coverage.share < 1
+    assert sum(model.bytes for model in run.reading.models) <= 1_200_000
+    factors = run.reading.models[2].bytes - run.reading.models[1].bytes
+    assert factors > 0
+    assert run.verdict.kind is reconstruct.VerdictKind.REPRODUCED
+
+
 def test_an_adapter_as_suspect_is_no_merge_of_full_models(tmp_path):
     pytest.importorskip("peft")
     from support.adapters import save_adapter

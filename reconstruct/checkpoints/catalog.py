@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.reference import Reference, ReferenceKind
 
-__all__ = ["ByteSource", "Catalog", "DerivedTensor", "DerivingSource", "FileState", "TensorInfo"]
+__all__ = ["ByteSource", "Catalog", "DerivedTensor", "DerivingSource", "FileState", "TensorInfo", "stored_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +115,20 @@ class DerivingSource:
 
     def ahead(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Elements [start, stop) will be read soon, or what they are computed from."""
-        for part, first, last in _stored_parts(tensor, start, stop):
+        for part, first, last in stored_parts(tensor, start, stop):
             self.stored.ahead(part, first, last)
 
     def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Let go of the memory behind elements [start, stop)."""
-        for part, first, last in _stored_parts(tensor, start, stop):
+        for part, first, last in stored_parts(tensor, start, stop):
             self.stored.release(part, first, last)
 
 
-def _stored_parts(tensor: TensorInfo, start: int, stop: int) -> list[tuple[TensorInfo, int, int]]:
+def stored_parts(tensor: TensorInfo, start: int, stop: int) -> list[tuple[TensorInfo, int, int]]:
+    """The stored tensors, and which elements of each, that elements [start, stop) are read from: itself, if stored."""
     if not isinstance(tensor, DerivedTensor):
         return [(tensor, start, stop)]
-    return [stored for part in tensor.reads(start, stop) for stored in _stored_parts(*part)]
+    return [stored for part in tensor.reads(start, stop) for stored in stored_parts(*part)]
 
 
 @dataclass(frozen=True)

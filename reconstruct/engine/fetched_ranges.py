@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
-from reconstruct.checkpoints.element_ranges import element_range
 from reconstruct.checkpoints.fetch import Request, fetch_ranges
 from reconstruct.errors import StoreError
 from reconstruct.kernels.formats import FLOAT_FORMATS
@@ -78,7 +77,7 @@ class FetchedRanges:
         for item in ranges:
             wanted = (tensors[item.tensor].sources[model], item.start, item.stop)
             if (item.tensor, item.start, item.stop) in here:
-                advance(_size(wanted))
+                advance(wanted[0].cost(item.start, item.stop))
             else:
                 missing.setdefault(wanted, []).append(item)
         for got, bits in fetch_ranges(catalog, list(missing), _WORKERS, gap=0):  # nothing that was not planned
@@ -91,7 +90,7 @@ class FetchedRanges:
                 raise StoreError(
                     f"cannot be written ({error})", subject=str(self._path), remedy="Make room, and resume the run"
                 ) from None
-            advance(len(raw) * len(rows))
+            advance(got[0].cost(got[1], got[2]) * len(rows))
 
     def bits(self, model: int, item: RowRange, dtype: str) -> NDArray[np.generic]:
         """A range that was fetched, in storage form. Raises StoreError if it was not."""
@@ -109,8 +108,3 @@ class FetchedRanges:
         self._connection.close()
         for path in (self._path, *(self._path.with_name(self._path.name + end) for end in ("-wal", "-shm"))):
             path.unlink(missing_ok=True)
-
-
-def _size(request: Request) -> int:
-    place = element_range(*request)
-    return place.end - place.begin

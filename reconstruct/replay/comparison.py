@@ -35,7 +35,8 @@ class TensorCheck:
     """`identical`: elements with the same bits (zeros of either sign are the same); `near`: within one spacing of the
     suspect's dtype; `farthest`: the largest distance in spacings; `worst`: the largest distance over the tensor's
     largest number; `novel`: elements in which the recomputed tensor differs from every source it was compared with, and
-    `novel_identical` those of them with the suspect's bits; `detail`: what else there is to say.
+    `novel_identical` those of them with the suspect's bits; `apart`: elements in which it differs from each of these
+    sources; `detail`: what else there is to say.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TensorCheck:
     detail: str = ""
     novel: int = 0
     novel_identical: int = 0
+    apart: tuple[int, ...] = ()
 
     @property
     def share(self) -> float:
@@ -79,6 +81,7 @@ def compare(
     lattice = Lattice.of_dtype(info.dtype)
     flat = recomputed.detach().reshape(-1)
     identical = near = novel = novel_identical = 0
+    apart = np.zeros(len(sources), np.int64)
     farthest = gap = largest = 0.0
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
@@ -92,8 +95,10 @@ def compare(
         identical += int(np.count_nonzero(same))
         if sources:
             fresh = np.ones(len(expected), bool)
-            for other, its in sources:
-                fresh &= expected != decode(other.source.read(its, start, stop), its.dtype)
+            for position, (other, its) in enumerate(sources):
+                differs = expected != decode(other.source.read(its, start, stop), its.dtype)
+                fresh &= differs
+                apart[position] += int(np.count_nonzero(differs))
                 other.source.release(its, start, stop)
             novel += int(np.count_nonzero(fresh))
             novel_identical += int(np.count_nonzero(fresh & same))
@@ -104,7 +109,9 @@ def compare(
         catalog.source.release(info, start, stop)
     state = CheckState.MATCH if identical == total else CheckState.MISMATCH
     worst = gap / largest if largest > 0 else (0.0 if gap == 0 else float("inf"))
-    return TensorCheck(info.name, state, total, identical, near, farthest, worst, detail, novel, novel_identical)
+    return TensorCheck(
+        info.name, state, total, identical, near, farthest, worst, detail, novel, novel_identical, tuple(apart.tolist())
+    )
 
 
 def as_stored(part: torch.Tensor, dtype: str) -> NDArray[np.float64]:

@@ -48,7 +48,7 @@ def prove(
     except ReconstructError as error:
         return RecipeProof(program, dict(document), (), (), (), str(error))
     compared = tuple(
-        TensorProof(c.name, c.total, c.identical, c.novel, c.novel_identical)
+        TensorProof(c.name, c.total, c.identical, c.novel, c.novel_identical, c.apart)
         for c in checks
         if c.state is not CheckState.CANNOT_SAY
     )

@@ -36,6 +36,7 @@ TIES = {
     "models": models({"weight": 0.6, "density": 0.5}, {"weight": 0.4, "density": 0.7}),
 }  # fmt: skip
 NUSLERP = {"merge_method": "nuslerp", "dtype": "bfloat16", "models": models({"weight": 0.6}, {"weight": 0.4})}
+FUSION = {"merge_method": "arcee_fusion", "base_model": A, "dtype": "float32", "models": [{"model": B}]}
 STOCK = {"merge_method": "model_stock", "base_model": C, "dtype": "float32", "models": [{"model": A}, {"model": B}]}
 
 
@@ -74,7 +75,9 @@ def test_models_that_mergekit_cannot_use_leave_the_verdict_as_it_is(tmp_path):
     assert "config.json" in run.evidence.proof.failure
 
 
-@pytest.mark.parametrize(("document", "base"), [(STOCK, BASE), (TIES, BASE)], ids=["model_stock", "ties"])
+@pytest.mark.parametrize(
+    ("document", "base"), [(STOCK, BASE), (TIES, BASE), (FUSION, None)], ids=["model_stock", "ties", "arcee_fusion"]
+)
 def test_a_recipe_that_only_the_program_computes_is_found_by_running_it(document, base, tmp_path):
     family = document["merge_method"]
     suspect = made(tmp_path / "s", document)

@@ -12,6 +12,7 @@ weights come from another port, behind signed addresses, as those of a real Hub 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -75,6 +76,7 @@ class FakeHub:
     requests: list[Logged] = field(default_factory=list)
     _signatures: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _under_way: int = 0
 
     def __post_init__(self) -> None:
         self.served = {
@@ -96,9 +98,23 @@ class FakeHub:
             server.shutdown()
             server.server_close()
 
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Around one answer."""
+        with self._lock:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
     @property
     def bytes_sent(self) -> int:
-        """Bytes of all bodies."""
+        """Bytes of all bodies. A client may have the last byte before it is on the log: that is waited for."""
+        until = time.monotonic() + 2
+        while self._under_way and time.monotonic() < until:
+            time.sleep(0.002)
         return sum(request.bytes for request in self.requests)
 
     def of(self, file: str) -> list[Logged]:
@@ -171,10 +187,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._serve()
+        with self.server.hub.serving():
+            self._serve()
 
     def do_HEAD(self) -> None:
-        self._serve()
+        with self.server.hub.serving():
+            self._serve()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """The log is `FakeHub.requests`."""
