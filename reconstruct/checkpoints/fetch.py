@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -42,7 +43,6 @@ def fetch_ranges(
     all that is under way has ended: nothing is sent afterwards. Raises ValueError for elements that a tensor has not.
     """
     source = catalog.source.stored if isinstance(catalog.source, DerivingSource) else catalog.source
-    derived = [request for request in requests if isinstance(request[0], DerivedTensor)]
     stored = [request for request in requests if not isinstance(request[0], DerivedTensor)]
     groups = _groups(stored, gap if isinstance(source, RangeSource) else None, largest)
 
@@ -54,17 +54,20 @@ def fetch_ranges(
         # A view would keep the whole range in memory for as long as its smallest piece is used.
         return found if len(found) == 1 else [(request, _copied(array)) for request, array in found]
 
+    def compute(request: Request) -> list[tuple[Request, NDArray[np.generic]]]:
+        return [(request, catalog.source.read(*request))]
+
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[list[tuple[Request, NDArray[np.generic]]]]] = deque()
     try:
-        for group in groups:
-            pending.append(pool.submit(read, group))
+        tasks = [partial(read, group) for group in groups]
+        tasks += [partial(compute, request) for request in requests if isinstance(request[0], DerivedTensor)]
+        for task in tasks:
+            pending.append(pool.submit(task))
             if len(pending) >= 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
-        for request in derived:
-            yield request, catalog.source.read(*request)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
