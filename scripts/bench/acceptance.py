@@ -174,7 +174,7 @@ def main() -> int:
             start = time.perf_counter()
             run = reconstruct.fit(
                 lab.path(case.suspect), [lab.path(p) for p in case.parents], lab.path(case.base) if case.base else None,
-                folder=Path(folder) / f"run-{number}",
+                folder=Path(folder) / f"run-{number}", proof=False,
             )  # fmt: skip
             e, kind = run.evidence, run.verdict.kind.value
             right = kind in case.allowed

@@ -37,7 +37,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 suspect, base, first, second, folder = sys.argv[1:]
 start = time.perf_counter()
-run = reconstruct.fit(suspect, [first, second], base, folder=folder)
+run = reconstruct.fit(suspect, [first, second], base, folder=folder, proof=False)
 print(json.dumps({"seconds": time.perf_counter() - start, "resident": field("VmHWM"), "anonymous": peak,
                   "verdict": run.verdict.kind.value}))
 """
