@@ -25,24 +25,31 @@ if TYPE_CHECKING:
     from reconstruct.api import fit, load_run, refit, resume
     from reconstruct.errors import ReconstructError
     from reconstruct.reconstruction import Reconstruction
+    from reconstruct.scanning.result import Scan
+    from reconstruct.scanning.run import load_scan, resume_scan, scan
     from reconstruct.verdict import Verdict, VerdictKind
     from reconstruct.verification.run import verify
 
 __all__ = [
     "ReconstructError",
     "Reconstruction",
+    "Scan",
     "Verdict",
     "VerdictKind",
     "fit",
     "load_run",
+    "load_scan",
     "refit",
     "resume",
+    "resume_scan",
+    "scan",
     "verify",
 ]
 
 _HOMES = {
     "fit": "api", "load_run": "api", "refit": "api", "resume": "api", "ReconstructError": "errors",
     "Reconstruction": "reconstruction", "Verdict": "verdict", "VerdictKind": "verdict", "verify": "verification.run",
+    "Scan": "scanning.result", "load_scan": "scanning.run", "resume_scan": "scanning.run", "scan": "scanning.run",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from reconstruct.analysis import analyse
 from reconstruct.byte_size import parse_bytes
-from reconstruct.checkpoints.alignment import Alignment, LeftOut, align_models
+from reconstruct.checkpoints.alignment import Alignment, LeftOut, align, align_models
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.model_set import open_models
 from reconstruct.checkpoints.open import open_checkpoint
@@ -37,7 +37,7 @@ from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
 from reconstruct.staged_reading import read_in_stages, stage_folder, staged_reading
 from reconstruct.verdict import decide
 
-__all__ = ["Progress", "Silent", "fit", "holds_verification", "load_run", "refit", "resume"]
+__all__ = ["Progress", "Silent", "fit", "fit_sampled", "holds_verification", "load_run", "refit", "resume"]
 
 _MAXIMUM_SOURCES = 9  # the pivot and eight more: what the kernels hold in registers
 
@@ -103,6 +103,39 @@ def fit(
         store.begin(config)
         store.put("locations", [catalog.reference.address for catalog in catalogs])
         return _run(store, catalogs, alignment, wire, threads, progress or Silent())
+
+
+def fit_sampled(
+    catalogs: Sequence[Catalog],
+    coverage: Coverage,
+    *,
+    has_base: bool,
+    folder: Path,
+    seed: int = 0,
+    threads: int = 0,
+    kernels: str = "auto",
+) -> Reconstruction:
+    """Fit the suspect from the sampled rows of all models (suspect first, then the base if there is one, then the
+    parents), each a checkpoint of its own under the model's name; the verdict says how far `coverage` carries.
+
+    Kept in `folder`: a run like any other; one that is finished there is not run again. Raises ReconstructError.
+    """
+    if len(catalogs) - 1 > _MAXIMUM_SOURCES:
+        raise ConfigurationError(f"{len(catalogs) - 1} models beside the suspect", subject="parents")
+    config = {
+        "models": [catalog.reference.given for catalog in catalogs], "has_base": has_base,
+        "families": list(DEFAULT_FAMILIES), "sampling": asdict(SamplingPlan(seed=seed)),
+        "kernels": _kernels(kernels).name, "proof": False,
+    }  # fmt: skip
+    with RunStore.create(folder) as store:
+        store.begin(config)
+        store.put("locations", [catalog.reference.address for catalog in catalogs])
+        store.put("coverage", asdict(coverage))
+        finished = bool(store.get("finished"))
+        if not finished:
+            alignment = align(catalogs[0], list(catalogs[1:]))
+            return _measure_and_conclude(store, list(catalogs), alignment, threads, Silent())
+    return load_run(folder, threads=threads)
 
 
 def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
@@ -301,6 +334,10 @@ def _is_verification(store: RunStore) -> bool:
 
 
 def _refuse_verification(store: RunStore) -> None:
+    if "scan" in (store.get("config") or {}):
+        raise StoreError(
+            "a scan, not a fit", subject=str(store.folder), remedy=f"reconstruct report run={store.folder}"
+        )
     if _is_verification(store):
         raise StoreError(
             "a verification, not a fit", subject=str(store.folder),

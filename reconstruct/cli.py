@@ -15,6 +15,7 @@ usage: reconstruct <verb> [key=value ...]
 
   fit      rebuild a suspect checkpoint from candidate parents: reconstruct fit suspect=S parents=[A,B] base=C
   verify   is a claimed recipe what the weights follow: reconstruct verify suspect=S recipe=claimed.yml
+  scan     who among many candidates is a parent: reconstruct scan suspect=S candidates=[A,B,...] base=C
   report   draw the report of a finished run again, without weights: reconstruct report run=runs/<folder>
 
 reconstruct <verb> --help lists a verb's options; --cfg job shows them as composed; -m runs a sweep.
@@ -110,6 +111,16 @@ def _verify() -> None:
     _run_hydra("verify", body)
 
 
+def _scan() -> None:
+    def body(config: Any) -> None:
+        from reconstruct.commands import run_scan
+        from reconstruct.schema import ScanConfig, to_dataclass
+
+        run_scan(to_dataclass(config, ScanConfig))
+
+    _run_hydra("scan", body)
+
+
 def _report() -> None:
     def body(config: Any) -> None:
         from reconstruct.commands import run_report
@@ -120,4 +131,4 @@ def _report() -> None:
     _run_hydra("report", body)
 
 
-_VERBS: dict[str, Callable[[], None]] = {"fit": _fit, "verify": _verify, "report": _report}
+_VERBS: dict[str, Callable[[], None]] = {"fit": _fit, "verify": _verify, "scan": _scan, "report": _report}

@@ -10,12 +10,13 @@ from rich.console import Console
 from reconstruct.api import fit, holds_verification, load_run, refit, resume
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.report.result import to_json
-from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig, VerifyConfig
+from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig, ScanConfig, VerifyConfig
 
 if TYPE_CHECKING:
+    from reconstruct.scanning.result import Scan
     from reconstruct.verification.run import Verification
 
-__all__ = ["run_fit", "run_report", "run_verify", "write_report"]
+__all__ = ["run_fit", "run_report", "run_scan", "run_verify", "write_report"]
 
 
 def run_fit(config: FitConfig, console: Console | None = None) -> Reconstruction:
@@ -90,11 +91,50 @@ def _write_verification(result: Verification, config: ReportConfig, target: Path
         console.print(f"report: {target}", soft_wrap=True, highlight=False)
 
 
+def run_scan(config: ScanConfig, console: Console | None = None) -> Scan:
+    """`reconstruct scan`: a new scan or a resumed one. Raises ReconstructError."""
+    from reconstruct.report.console import progress
+    from reconstruct.scanning.run import resume_scan, scan
+
+    console = console or Console()
+    folder = _output_folder(config.resume or config.folder)
+    with progress(console, config.report.console) as watch:
+        if config.resume:
+            result = resume_scan(config.resume, threads=config.compute.threads, progress=watch)
+        else:
+            assert config.suspect is not None  # the schema demands it
+            result = scan(
+                config.suspect, config.candidates, config.base, folder=folder, bytes_per_model=config.sampling.bytes,
+                requests_per_model=config.sampling.requests, seed=config.sampling.seed, threads=config.compute.threads,
+                progress=watch,
+            )  # fmt: skip
+    _write_scan(result, config.report, folder / "report", console)
+    return result
+
+
+def _write_scan(result: Scan, config: ReportConfig, target: Path, console: Console) -> None:
+    from reconstruct.report.scan import print_scan, scan_json
+
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "result.json").write_text(scan_json(result), "utf-8")
+    if config.table:
+        from reconstruct.report.tables import write_parquet
+
+        write_parquet(result.table(), target / "candidates.parquet")
+    if config.console:
+        print_scan(console, result)
+        console.print(f"report: {target}", soft_wrap=True, highlight=False)
+
+
 def run_report(config: ReportVerbConfig, console: Console | None = None) -> None:
-    """`reconstruct report`: from the store of a finished fit or verification. Raises ReconstructError."""
+    """`reconstruct report`: from the store of a finished fit, verification or scan. Raises ReconstructError."""
+    from reconstruct.scanning.run import holds_scan, load_scan
+
     assert config.run is not None  # the schema demands it
     console, target = console or Console(), Path(config.run) / "report"
-    if holds_verification(config.run):
+    if holds_scan(config.run):
+        _write_scan(load_scan(config.run), config.report, target, console)
+    elif holds_verification(config.run):
         from reconstruct.verification.run import load_verification
 
         _write_verification(load_verification(config.run), config.report, target, console)

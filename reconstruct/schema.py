@@ -21,6 +21,8 @@ __all__ = [
     "ReportConfig",
     "ReportVerbConfig",
     "SamplingConfig",
+    "ScanConfig",
+    "ScanSamplingConfig",
     "VerifyConfig",
     "register",
     "to_dataclass",
@@ -208,6 +210,57 @@ class VerifyConfig:
 
 
 @dataclass
+class ScanSamplingConfig:
+    """`bytes`: rows read of each model (may have a unit), in at most so many `requests`; `seed` of their choice."""
+
+    bytes: Any = "4MB"
+    requests: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if parse_bytes(self.bytes, "sampling.bytes") is None:
+            raise ConfigurationError(
+                "a scan reads samples", subject="sampling.bytes", remedy="Say how much of each model, such as 4MB"
+            )
+        for name, least in (("requests", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"must be at least {least}", subject=f"sampling.{name}")
+
+
+@dataclass
+class ScanConfig:
+    """`reconstruct scan`. `candidates`: references, or a text file with one a line; `resume`: a run folder to go on
+    with.
+    """
+
+    suspect: str | None = None
+    candidates: Any = None
+    base: str | None = None
+    folder: str | None = None
+    resume: str | None = None
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    sampling: ScanSamplingConfig = field(default_factory=ScanSamplingConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        if self.resume:
+            if self.suspect or self.candidates or self.base:
+                raise ConfigurationError(
+                    "a resumed scan keeps its own models", subject="resume",
+                    remedy="Leave suspect, candidates and base out",
+                )  # fmt: skip
+            return
+        if not self.suspect:
+            raise ConfigurationError("missing", subject="suspect", remedy="Say suspect=<folder, file or org/name>")
+        if not self.candidates:
+            raise ConfigurationError(
+                "missing", subject="candidates", remedy="Say candidates=[A,B,...], or a file with one reference a line"
+            )
+        if not isinstance(self.candidates, str | list):
+            raise ConfigurationError("neither a list nor a file", subject="candidates", remedy="Say candidates=[A,B]")
+
+
+@dataclass
 class ReportVerbConfig:
     """`reconstruct report`. `run`: the folder of a finished run."""
 
@@ -227,6 +280,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="fit_schema", node=FitConfig)
     store.store(name="verify_schema", node=VerifyConfig)
+    store.store(name="scan_schema", node=ScanConfig)
     store.store(name="report_schema", node=ReportVerbConfig)
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
     OmegaConf.register_new_resolver("subdir_unless", lambda value: None if value else ".hydra", replace=True)

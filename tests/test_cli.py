@@ -63,7 +63,7 @@ def test_version(run):
 
 
 def test_unknown_verb(run):
-    refused(run("frobnicate"), "frobnicate", "fit, verify, report")
+    refused(run("frobnicate"), "frobnicate", "fit, verify, scan, report")
 
 
 @pytest.mark.parametrize(
