@@ -99,7 +99,7 @@ def verification_json(result: Verification) -> str:
         },
         "instead": asdict(result.instead) if result.instead is not None else None,
         "tensors": [
-            asdict(c) | {"state": c.state.value, "farthest": c.farthest if math.isfinite(c.farthest) else None}
+            _facts(c) | {"state": c.state.value, "farthest": c.farthest if math.isfinite(c.farthest) else None}
             for c in result.checks
         ],
     }  # fmt: skip
@@ -138,6 +138,11 @@ def card_json(card: CardVerification) -> str:
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def _facts(check: TensorCheck) -> dict[str, Any]:
+    """All but the comparison with the sources, which a verification does not make."""
+    return {k: v for k, v in asdict(check).items() if k not in {"novel", "novel_identical", "apart"}}
+
+
 def check_table(result: Verification) -> pd.DataFrame:
     """One row a tensor."""
     import pandas as pd
@@ -146,6 +151,6 @@ def check_table(result: Verification) -> pd.DataFrame:
     for check in result.checks:
         module = describe(check.name)
         rows.append(
-            asdict(check) | {"state": check.state.value, "layer": module.layer_label, "module_kind": module.kind}
+            _facts(check) | {"state": check.state.value, "layer": module.layer_label, "module_kind": module.kind}
         )
     return pd.DataFrame(rows)

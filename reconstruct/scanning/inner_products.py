@@ -53,14 +53,18 @@ class InnerProducts:
     def cosines(self) -> NDArray[np.float64]:
         """Of each candidate's movement with the suspect's, pooled: float64 [N]; 0 where it has none."""
         norms = np.sqrt(self.energy.sum() * np.diagonal(self.gram.sum(axis=0)))
-        return np.asarray(np.divide(self.suspect.sum(axis=0), norms, out=np.zeros(len(norms)), where=norms > 0))
+        found = np.zeros(len(norms))
+        np.divide(self.suspect.sum(axis=0), norms, out=found, where=norms > 0)
+        return found
 
     @property
     def similarity(self) -> NDArray[np.float64]:
         """Cosines of the candidates' movements with one another, pooled: float64 [N, N]."""
         gram = self.gram.sum(axis=0)
         scale = np.sqrt(np.outer(np.diagonal(gram), np.diagonal(gram)))
-        return np.asarray(np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0))
+        found = np.zeros(gram.shape)
+        np.divide(gram, scale, out=found, where=scale > 0)
+        return found
 
 
 def compare_raw(suspect: Catalog, other: Catalog) -> Likeness:
@@ -79,7 +83,10 @@ def compare_raw(suspect: Catalog, other: Catalog) -> Likeness:
 def inner_products(suspect: Catalog, pivot: Catalog, candidates: Sequence[Catalog], seed: int) -> InnerProducts:
     """Over at most 16,384 elements of every matrix, drawn by `seed`; all models as `reading.open_rows` opens them."""
     energy: list[float] = []
-    cross, gram, cross_decoys, gram_decoys = [], [], [], []
+    cross: list[NDArray[np.float64]] = []
+    gram: list[NDArray[np.float64]] = []
+    cross_decoys: list[NDArray[np.float64]] = []
+    gram_decoys: list[NDArray[np.float64]] = []
     blocks = -(-_BLOCKS // len(suspect.tensors))
     for name in suspect.tensors:
         origin = _values(pivot, name)
@@ -87,10 +94,10 @@ def inner_products(suspect: Catalog, pivot: Catalog, candidates: Sequence[Catalo
         chosen = np.sort(permutation(len(origin), seed)[:_ELEMENTS])
         deltas = np.stack([_values(catalog, name)[chosen] - origin[chosen] for catalog in candidates])
         for part in np.array_split(np.arange(len(chosen)), blocks):
-            y, block = movement[chosen[part]], deltas[:, part]
+            y, block = movement[chosen[part]], np.take(deltas, part, axis=1)
             if not y.any():
                 continue
-            decoys = block[:, permutation(len(part), seed + 1 + len(energy)).astype(np.int64)]
+            decoys = np.take(block, permutation(len(part), seed + 1 + len(energy)), axis=1)
             energy.append(float(y @ y))
             cross.append(block @ y)
             gram.append(block @ block.T)

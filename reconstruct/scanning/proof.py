@@ -92,6 +92,11 @@ def prove(
         trial = bench.attempt(subset)
         if trial is not None and trial.verdict is VerdictKind.REPRODUCED:
             break
+    for (
+        fewer
+    ) in selection.smaller:  # training after a merge resembles other training: it is selected, and blurs the fit
+        if len(fewer.members) > 1 and not any(trial.shows for trial in bench.trials):
+            bench.attempt(_joined(fewer.members, extra))
     if not any(trial.shows for trial in bench.trials):
         bench.attempt(_with_neighbours(leads, similarity))
     if selection.extrapolated is not None and not any(trial.shows for trial in bench.trials):

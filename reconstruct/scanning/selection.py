@@ -45,14 +45,15 @@ class Subset:
 @dataclass(frozen=True)
 class Selection:
     """`chosen`: what explains the suspect best; `rivals`: others of the same size that do nearly as well, best first;
-    `without`: for each chosen one, the best subset of at most that size that lacks it. `extrapolated`: a pair
-    that explains much more, but with a negative weight, as the children of the suspect do. `alone`: standard errors
-    beyond decoys of each candidate by itself; `beside`: the same, added to the chosen ones (of a chosen one: beside the
-    rest).
+    `smaller`: the best of every size below, largest first; `without`: for each chosen one, the best subset of at most
+    that size that lacks it. `extrapolated`: a pair that explains much more, but with a negative weight, as the children
+    of the suspect do. `alone`: standard errors beyond decoys of each candidate by itself; `beside`: the same, added to
+    the chosen ones (of a chosen one: beside the rest).
     """
 
     chosen: Subset
     rivals: tuple[Subset, ...]
+    smaller: tuple[Subset, ...]
     without: dict[int, Subset]
     extrapolated: Subset | None
     alone: tuple[float, ...]
@@ -65,12 +66,14 @@ def select_candidates(products: InnerProducts, excluded: Sequence[int] = ()) -> 
     """
     contenders = [j for j in _contenders(products) if j not in excluded]
     chosen = nothing = Subset((), (), 1.0)
+    smaller: list[Subset] = []
     for size in range(1, LARGEST + 1):
         best = next(iter(_best(products, contenders, size)), None)
         if best is None or min(best.weights) < _MATERIAL:
             break
         if _beyond_decoys(products, chosen, best) < BEYOND_DECOYS:
             break
+        smaller += [chosen] if chosen.members else []
         chosen = best
     size = len(chosen.members)
     others = _best(products, contenders, size)[1:] if size else []
@@ -83,7 +86,13 @@ def select_candidates(products: InnerProducts, excluded: Sequence[int] = ()) -> 
         rest = tuple(m for m in chosen.members if m != j)
         beside.append(_beyond_decoys(products, _fitted(products, rest), _fitted(products, tuple(sorted((*rest, j))))))
     return Selection(
-        chosen, tuple(rivals), without, _extrapolated(products, contenders, chosen), tuple(alone), tuple(beside)
+        chosen,
+        tuple(rivals),
+        tuple(smaller[::-1]),
+        without,
+        _extrapolated(products, contenders, chosen),
+        tuple(alone),
+        tuple(beside),
     )
 
 
@@ -209,5 +218,7 @@ def _unexplained(products: InnerProducts, subset: Subset) -> NDArray[np.float64]
     """Energy left in every block, float64 [T]."""
     members, weights = list(subset.members), np.array(subset.weights)
     inner = products.gram[:, members][:, :, members]
-    square = np.einsum("i,tij,j->t", weights, inner, weights)
-    return np.asarray(products.energy - 2 * products.suspect[:, members] @ weights + square)
+    quadratic: NDArray[np.float64] = np.einsum("i,tij,j->t", weights, inner, weights)
+    linear: NDArray[np.float64] = products.suspect[:, members] @ weights
+    left: NDArray[np.float64] = products.energy - 2 * linear + quadratic
+    return left

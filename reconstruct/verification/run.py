@@ -115,7 +115,10 @@ def load_verification(folder: str | Path) -> Verification:
         if "verify" not in config or not store.get("finished"):
             what = "not a verification" if "verify" not in config else "this verification was not finished"
             raise StoreError(what, subject=str(folder), remedy="Run reconstruct verify again into a new folder")
-        checks = tuple(TensorCheck(**(c | {"state": CheckState(c["state"])})) for c in store.get("checks"))
+        checks = tuple(
+            TensorCheck(**(c | {"state": CheckState(c["state"]), "apart": tuple(c["apart"])}))
+            for c in store.get("checks")
+        )
         found = store.get("conclusion")
         conclusion = Conclusion(ConclusionKind(found["kind"]), tuple(found["reasons"]), tuple(found["tensors"]))
         instead = Instead(**kept) if (kept := store.get("instead")) else None

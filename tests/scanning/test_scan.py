@@ -59,6 +59,7 @@ def test_two_parents_among_forty(tmp_path, candidates):
     assert load_scan(tmp_path / "run") == result
 
 
+@pytest.mark.slow
 def test_three_parents(tmp_path, candidates):
     shares = {"ft-code": 0.5, "ft-docs": 0.3, "other-0": 0.2}
     suspect = merge(tmp_path / "suspect", candidates, shares)
@@ -67,6 +68,7 @@ def test_three_parents(tmp_path, candidates):
     assert CandidateKind.LEAD not in kinds(result).values()
 
 
+@pytest.mark.slow
 def test_a_merge_trained_afterwards(tmp_path, candidates):
     merged = blend((0.6, 0.4), [weights(candidates, name) for name in ("ft-code", "ft-docs")])
     suspect = save(tmp_path / "suspect", trained_further(merged, 0.05, 0.4))
