@@ -37,7 +37,7 @@ from reconstruct.schema import DEFAULT_FAMILIES, ComputeConfig, HypothesesConfig
 from reconstruct.staged_reading import read_in_stages, stage_folder, staged_reading
 from reconstruct.verdict import decide
 
-__all__ = ["Progress", "Silent", "fit", "fit_sampled", "holds_verification", "load_run", "refit", "resume"]
+__all__ = ["Progress", "Silent", "fit", "fit_sampled", "load_run", "refit", "resume", "verb_of"]
 
 _MAXIMUM_SOURCES = 9  # the pivot and eight more: what the kernels hold in registers
 
@@ -141,7 +141,7 @@ def fit_sampled(
 def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = None) -> Reconstruction:
     """Go on with a run that was cut off: finished tensors are taken from its store. Raises ReconstructError."""
     with RunStore.open(Path(folder)) as store:
-        _refuse_verification(store)
+        _demand_fit(store)
         config = store.get("config")
         wire = Wire(SamplingPlan(**config["sampling"]).bytes)
         catalogs, alignment = _open(config["models"], wire, store.get("locations"), has_base=config["has_base"])
@@ -195,10 +195,7 @@ def _open(
         )  # fmt: skip
     opened = partial(open_checkpoint, wire=wire)
     catalogs = open_models(locations or models, models, base=1 if has_base else None, open_one=opened)
-    catalogs = [
-        replace(catalog, reference=replace(catalog.reference, given=model))
-        for catalog, model in zip(catalogs, models, strict=True)
-    ]
+    catalogs = [catalog.named(model) for catalog, model in zip(catalogs, models, strict=True)]
     return catalogs, align_models(catalogs[0], catalogs[1:])
 
 
@@ -300,7 +297,7 @@ def _measure_and_conclude(
         store, measurements, _table(config), replay, config["families"], workers,
         lambda elements: progress.advance(elements * widest),
     )  # fmt: skip
-    if config["proof"]:
+    if config.get("proof"):  # runs of before there were proofs have no such entry
         from reconstruct.replay.proving import proved
 
         progress.phase("proving the recipe", 0)
@@ -323,22 +320,18 @@ def _table(config: dict[str, object]) -> SourceTable:
     return SourceTable(tuple(models[1:]), bool(config["has_base"]), tuple(range(1, len(models))))
 
 
-def holds_verification(folder: str | Path) -> bool:
-    """Whether a run folder holds a verification, not a fit. Raises StoreError."""
+def verb_of(folder: str | Path) -> str:
+    """Whose run a folder holds: "fit", "verify" or "scan". Raises StoreError."""
     with RunStore.open(Path(folder)) as store:
-        return _is_verification(store)
+        return store.verb
 
 
-def _is_verification(store: RunStore) -> bool:
-    return "verify" in (store.get("config") or {})
-
-
-def _refuse_verification(store: RunStore) -> None:
-    if "scan" in (store.get("config") or {}):
+def _demand_fit(store: RunStore) -> None:
+    if store.verb == "scan":
         raise StoreError(
             "a scan, not a fit", subject=str(store.folder), remedy=f"reconstruct report run={store.folder}"
         )
-    if _is_verification(store):
+    if store.verb == "verify":
         raise StoreError(
             "a verification, not a fit", subject=str(store.folder),
             remedy=f"reconstruct report run={store.folder}; a fit of its models may be in {store.folder}/fit",
@@ -357,7 +350,7 @@ def _of_stages(store: RunStore, run: Reconstruction) -> Reconstruction:
 
 
 def _finished(store: RunStore) -> tuple[tuple[Measurement, ...], SourceTable]:
-    _refuse_verification(store)
+    _demand_fit(store)
     if not store.get("finished"):
         raise StoreError(
             "this run was not finished", subject=str(store.folder), remedy=f"reconstruct fit resume={store.folder}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from reconstruct.api import fit, holds_verification, load_run, refit, resume
+from reconstruct.api import fit, load_run, refit, resume, verb_of
 from reconstruct.reconstruction import Reconstruction
 from reconstruct.report.result import to_json
 from reconstruct.schema import FitConfig, ReportConfig, ReportVerbConfig, ScanConfig, VerifyConfig
@@ -128,13 +128,14 @@ def _write_scan(result: Scan, config: ReportConfig, target: Path, console: Conso
 
 def run_report(config: ReportVerbConfig, console: Console | None = None) -> None:
     """`reconstruct report`: from the store of a finished fit, verification or scan. Raises ReconstructError."""
-    from reconstruct.scanning.run import holds_scan, load_scan
-
     assert config.run is not None  # the schema demands it
     console, target = console or Console(), Path(config.run) / "report"
-    if holds_scan(config.run):
+    verb = verb_of(config.run)
+    if verb == "scan":
+        from reconstruct.scanning.run import load_scan
+
         _write_scan(load_scan(config.run), config.report, target, console)
-    elif holds_verification(config.run):
+    elif verb == "verify":
         from reconstruct.verification.run import load_verification
 
         _write_verification(load_verification(config.run), config.report, target, console)

@@ -213,15 +213,13 @@ class OrientationEvidence:
 
 @dataclass(frozen=True)
 class TensorProof:
-    """One tensor as a program makes it from a recipe, beside the suspect's: counts of elements. `novel`: those in which
-    the made tensor differs from every source; `apart`: those in which it differs from each (none if not compared).
+    """One tensor as a program makes it from a recipe, beside the suspect's: counts of elements. `apart`: those in which
+    the made tensor differs from each source (none if not compared).
     """
 
     name: str
     total: int
     identical: int
-    novel: int
-    novel_identical: int
     apart: tuple[int, ...] = ()
 
 

@@ -18,9 +18,10 @@ import numpy as np
 from reconstruct.byte_size import byte_text
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.errors import ConfigurationError
+from reconstruct.evidence import Coverage
 from reconstruct.kernels.formats import FLOAT_FORMATS
 
-__all__ = ["ROW_PLAN", "RowPlan", "RowRange", "may_vote", "plan_rows", "row_length"]
+__all__ = ["ROW_PLAN", "RowPlan", "RowRange", "coverage_of", "may_vote", "plan_rows", "row_length"]
 
 #: Name of this way to choose rows; what it draws must never change under the same name.
 ROW_PLAN = "stratified rows, version 1"
@@ -81,6 +82,18 @@ def row_length(tensor: AlignedTensor) -> int:
 def may_vote(tensor: AlignedTensor) -> bool:
     """Whether the tensor is a matrix large enough to testify, if its sources differ."""
     return tensor.is_matrix and tensor.elements >= _VOTE
+
+
+def coverage_of(read: Sequence[AlignedTensor], every: Sequence[AlignedTensor], ranges: Sequence[RowRange]) -> Coverage:
+    """What `ranges`, of the tensors `read`, are of all tensors."""
+    some, all_of = ([t for t in tensors if may_vote(t)] for tensors in (read, every))
+    return Coverage(
+        tensors=len(read), all_tensors=len(every),
+        elements=sum(r.stop - r.start for r in ranges), all_elements=sum(t.elements for t in every),
+        matrices=len(some), all_matrices=len(all_of),
+        kinds=len({t.module.kind for t in some}), all_kinds=len({t.module.kind for t in all_of}),
+        layers=len({t.module.layer_label for t in some}), all_layers=len({t.module.layer_label for t in all_of}),
+    )  # fmt: skip
 
 
 def plan_rows(tensors: Sequence[AlignedTensor], budget: int, requests: int, seed: int) -> RowPlan:

@@ -94,8 +94,7 @@ def open_sampled(
     """
     opened = []
     for model, catalog in enumerate(catalogs):
-        found = open_checkpoint(str(file_of_model(folder, model)))
-        opened.append(replace(found, reference=replace(found.reference, given=catalog.reference.given)))
+        opened.append(open_checkpoint(str(file_of_model(folder, model))).named(catalog.reference.given))
     return opened, Alignment(tuple(_sampled(opened, alignment, ranges, folder)), alignment.left_out)
 
 

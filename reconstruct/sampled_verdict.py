@@ -70,7 +70,7 @@ def qualified(verdict: Verdict, evidence: ModelEvidence) -> Verdict:
     if all(reason.passed for reason in reasons):
         return replace(verdict, reasons=(*verdict.reasons, *reasons))
     return replace(
-        verdict, kind=type(verdict.kind)("undetermined"), summary=_too_little(coverage), recipe=None,
+        verdict, kind=type(verdict.kind)("undetermined"), summary=_too_little(coverage), recipe=None, product=None,
         reasons=(*reasons, *verdict.reasons),
     )  # fmt: skip
 

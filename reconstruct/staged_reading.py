@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reconstruct.byte_size import byte_text
-from reconstruct.checkpoints.alignment import AlignedTensor, Alignment
+from reconstruct.checkpoints.alignment import Alignment
 from reconstruct.checkpoints.catalog import Catalog, stored_parts
 from reconstruct.checkpoints.element_ranges import element_range
 from reconstruct.engine.fetched_ranges import FetchedRanges
@@ -23,7 +23,7 @@ from reconstruct.engine.store import RunStore
 from reconstruct.errors import BudgetExhausted
 from reconstruct.evidence import Coverage
 from reconstruct.reconstruction import Reconstruction
-from reconstruct.row_sampling import ROW_PLAN, RowRange, may_vote, plan_rows
+from reconstruct.row_sampling import ROW_PLAN, RowRange, coverage_of, plan_rows
 from reconstruct.sampled_checkpoint import file_of_model, open_sampled, write_sampled
 from reconstruct.sampling import SamplingPlan
 from reconstruct.stopping import StageOutcome, outcome_of, reason_to_stop
@@ -214,17 +214,7 @@ def _up_to(stages: Sequence[Sequence[RowRange]], stage: int) -> list[RowRange]:
 
 
 def _coverage(alignment: Alignment, ranges: Sequence[RowRange]) -> Coverage:
-    read = [alignment.tensors[index] for index in sorted({item.tensor for item in ranges})]
-    pairs = [(len(read), len(alignment.tensors)), (sum(r.stop - r.start for r in ranges), _elements(alignment.tensors))]
-    some, every = ([t for t in tensors if may_vote(t)] for tensors in (read, alignment.tensors))
-    pairs.append((len(some), len(every)))
-    pairs.append((len({t.module.kind for t in some}), len({t.module.kind for t in every})))
-    pairs.append((len({t.module.layer_label for t in some}), len({t.module.layer_label for t in every})))
-    return Coverage(*(number for pair in pairs for number in pair))
-
-
-def _elements(tensors: Sequence[AlignedTensor]) -> int:
-    return sum(tensor.elements for tensor in tensors)
+    return coverage_of([alignment.tensors[i] for i in sorted({r.tensor for r in ranges})], alignment.tensors, ranges)
 
 
 def _sources(store: RunStore) -> int:

@@ -6,7 +6,7 @@ after a merge leaves comes next, what only regression suggests comes last. The w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -52,13 +52,16 @@ class VerdictKind(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`summary`: one neutral sentence. `recipe` only where one replays."""
+    """`summary`: one neutral sentence. `recipe` only where one replays; `product`: the model that is made from the
+    suspect, of an ancestor.
+    """
 
     kind: VerdictKind
     summary: str
     reasons: tuple[Reason, ...]
     recipe: Recipe | WholeRecipe | None = None
     limits: tuple[str, ...] = ()
+    product: str | None = None
 
 
 _LIMITS = (
@@ -85,7 +88,7 @@ def _by_the_table(evidence: ModelEvidence) -> Verdict:
         found = rule(evidence)
         if isinstance(found, Verdict):
             reasons = (*found.reasons, *(r for r in noted if r.name not in {f.name for f in found.reasons}))
-            return Verdict(found.kind, found.summary, reasons, found.recipe, tuple(limits))
+            return replace(found, reasons=reasons, limits=tuple(limits))
         noted += found
     name = "the candidates" if len(evidence.sources.names) > 1 else evidence.sources.names[0]
     return Verdict(
@@ -239,6 +242,7 @@ def _is_ancestor(target: str, reason: Reason) -> Verdict:
         VerdictKind.ANCESTOR,
         f"{target} is made from the suspect and other models at hand: the suspect is a source, not the product.",
         (reason,),
+        product=target,
     )
 
 

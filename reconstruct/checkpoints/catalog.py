@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -145,6 +145,10 @@ class Catalog:
         # Alignment makes derived tensors of any catalog, whoever opened it.
         if not isinstance(self.source, DerivingSource):
             object.__setattr__(self, "source", DerivingSource(self.source))
+
+    def named(self, given: str) -> Catalog:
+        """The same checkpoint under the name that the user, or a run, knows it by."""
+        return replace(self, reference=replace(self.reference, given=given))
 
     @property
     def parameters(self) -> int:

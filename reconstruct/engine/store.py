@@ -136,6 +136,12 @@ class RunStore:
         self.put("schema", STORE_SCHEMA)
         self.put("config", config)
 
+    @property
+    def verb(self) -> str:
+        """Whose run is kept here: "fit", "verify" or "scan"."""
+        config = self.get("config") or {}
+        return next((verb for verb in ("verify", "scan") if verb in config), "fit")
+
     def put(self, key: str, value: Any) -> None:
         """Keep a fact about the run."""
         self._write(("insert or replace into run values (?, ?)", (key, json.dumps(value))))

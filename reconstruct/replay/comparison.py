@@ -34,9 +34,8 @@ class CheckState(StrEnum):
 class TensorCheck:
     """`identical`: elements with the same bits (zeros of either sign are the same); `near`: within one spacing of the
     suspect's dtype; `farthest`: the largest distance in spacings; `worst`: the largest distance over the tensor's
-    largest number; `novel`: elements in which the recomputed tensor differs from every source it was compared with, and
-    `novel_identical` those of them with the suspect's bits; `apart`: elements in which it differs from each of these
-    sources; `detail`: what else there is to say.
+    largest number; `apart`: elements in which the recomputed tensor differs from each of the sources that it was
+    compared with; `detail`: what else there is to say.
     """
 
     name: str
@@ -47,8 +46,6 @@ class TensorCheck:
     farthest: float
     worst: float
     detail: str = ""
-    novel: int = 0
-    novel_identical: int = 0
     apart: tuple[int, ...] = ()
 
     @property
@@ -66,7 +63,7 @@ def compare(
     catalog: Catalog, info: TensorInfo, recomputed: torch.Tensor, sources: Sequence[tuple[Catalog, TensorInfo]] = ()
 ) -> TensorCheck:
     """Compare the suspect's tensor with the recipe's; `sources`: the same tensor of the models it may come from, not
-    smaller, for the count of novel elements (none without them). A mismatch of bits is a MISMATCH here; whether
+    smaller, for `apart` (empty without them). A mismatch of bits is a MISMATCH here; whether
     rounding explains it is decided from the fit, not from the size of the differences: a wrong coefficient moves
     lightly tuned weights by less than a spacing too.
     """
@@ -80,7 +77,7 @@ def compare(
     detail = "" if made == info.dtype else f"the recipe writes {made}, the suspect is stored as {info.dtype}"
     lattice = Lattice.of_dtype(info.dtype)
     flat = recomputed.detach().reshape(-1)
-    identical = near = novel = novel_identical = 0
+    identical = near = 0
     apart = np.zeros(len(sources), np.int64)
     farthest = gap = largest = 0.0
     for start in range(0, total, _BLOCK):
@@ -93,15 +90,9 @@ def compare(
         same = (suspect == expected) | (np.isnan(suspect) & np.isnan(expected))
         steps = np.where(same, 0.0, np.nan_to_num(steps, nan=np.inf))
         identical += int(np.count_nonzero(same))
-        if sources:
-            fresh = np.ones(len(expected), bool)
-            for position, (other, its) in enumerate(sources):
-                differs = expected != decode(other.source.read(its, start, stop), its.dtype)
-                fresh &= differs
-                apart[position] += int(np.count_nonzero(differs))
-                other.source.release(its, start, stop)
-            novel += int(np.count_nonzero(fresh))
-            novel_identical += int(np.count_nonzero(fresh & same))
+        for position, (other, its) in enumerate(sources):
+            apart[position] += np.count_nonzero(expected != decode(other.source.read(its, start, stop), its.dtype))
+            other.source.release(its, start, stop)
         near += int(np.count_nonzero(steps <= 1))
         farthest = max(farthest, float(steps.max(initial=0.0)))
         gap = max(gap, float(np.where(same, 0.0, np.nan_to_num(distance, nan=np.inf)).max(initial=0.0)))
@@ -109,9 +100,7 @@ def compare(
         catalog.source.release(info, start, stop)
     state = CheckState.MATCH if identical == total else CheckState.MISMATCH
     worst = gap / largest if largest > 0 else (0.0 if gap == 0 else float("inf"))
-    return TensorCheck(
-        info.name, state, total, identical, near, farthest, worst, detail, novel, novel_identical, tuple(apart.tolist())
-    )
+    return TensorCheck(info.name, state, total, identical, near, farthest, worst, detail, tuple(apart.tolist()))
 
 
 def as_stored(part: torch.Tensor, dtype: str) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ def prove(
     tensors: Sequence[AlignedTensor],
 ) -> RecipeProof:
     """Run a configuration through mergekit and compare every tensor of the suspect (the first of `catalogs`) with what
-    it makes. Novel elements are counted against all other catalogs in the tensors that are aligned with these.
+    it makes. Tensors that are aligned with all other catalogs are compared with these, too.
 
     Never raises for what mergekit cannot do: the proof then says why there is none.
     """
@@ -48,9 +48,7 @@ def prove(
     except ReconstructError as error:
         return RecipeProof(program, dict(document), (), (), (), str(error))
     compared = tuple(
-        TensorProof(c.name, c.total, c.identical, c.novel, c.novel_identical, c.apart)
-        for c in checks
-        if c.state is not CheckState.CANNOT_SAY
+        TensorProof(c.name, c.total, c.identical, c.apart) for c in checks if c.state is not CheckState.CANNOT_SAY
     )
     refused = [check.name for check in checks if check.state is CheckState.CANNOT_SAY]
     return RecipeProof(program, dict(document), compared, tuple(sorted([*unmade, *refused])), tuple(sorted(surplus)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
@@ -33,26 +34,20 @@ def proved(
     fitted = verdict.recipe.to_mergekit() if isinstance(verdict.recipe, Recipe) else None
     if verdict.kind in _SETTLED:
         return None
-    folders = {c.reference.given: c.reference.path for c in catalogs[1:] if c.reference.kind is ReferenceKind.FOLDER}
-    own = None
-    if fitted is not None:
-        own = _prove(fitted, folders, catalogs, tensors)
-        if own.complete or own.failure:
-            return own
-    other = _searched(evidence, folders, catalogs, tensors, families)
-    return other if other is not None else own
-
-
-def _prove(
-    document: dict[str, object], folders: dict[str, Path], catalogs: Sequence[Catalog], tensors: Sequence[AlignedTensor]
-) -> RecipeProof:
-    from reconstruct.replay.proof import prove
-
     loose = [c.reference.given for c in catalogs[1:] if c.reference.kind is not ReferenceKind.FOLDER]
     if loose:
         failure = f"mergekit takes models in local folders, which these are not: {', '.join(loose)}"
-        return RecipeProof("mergekit", document, (), failure=failure)
-    return prove(document, folders, catalogs, tensors)
+        return RecipeProof("mergekit", fitted, (), failure=failure) if fitted is not None else None
+    from reconstruct.replay.proof import prove  # imports torch, and mergekit
+
+    def proof_of(document: dict[str, Any]) -> RecipeProof:
+        return prove(document, folders, catalogs, tensors)
+
+    folders = {c.reference.given: c.reference.path for c in catalogs[1:]}
+    own = proof_of(fitted) if fitted is not None else None
+    if own is not None and (own.complete or own.failure):
+        return own
+    return _searched(evidence, folders, catalogs, tensors, families, proof_of) or own
 
 
 def _searched(
@@ -61,12 +56,12 @@ def _searched(
     catalogs: Sequence[Catalog],
     tensors: Sequence[AlignedTensor],
     families: Collection[str],
+    proof_of: Callable[[dict[str, Any]], RecipeProof],
 ) -> RecipeProof | None:
     from reconstruct.replay.recipe_templates import TEMPLATE_FAMILIES, templates_for
 
     chosen = set(families) & {*TEMPLATE_FAMILIES}
-    folders_only = all(c.reference.kind is ReferenceKind.FOLDER for c in catalogs[1:])
-    if not chosen or not evidence.voting or not folders_only:
+    if not chosen or not evidence.voting:
         return None
     from reconstruct.replay.recipe_search import RecipeSearch
 
@@ -74,11 +69,7 @@ def _searched(
     voting = [tensor for tensor in tensors if tensor.name in names]
     search = RecipeSearch(templates_for(evidence, chosen), folders, catalogs, voting)
     for candidates in (search.uniform, search.varied):
-        found = [
-            (family, proof)
-            for family, document in candidates()
-            if (proof := _prove(document, folders, catalogs, tensors)).complete
-        ]
+        found = [(family, proof) for family, document in candidates() if (proof := proof_of(document)).complete]
         if found:
             return replace(found[0][1], families=tuple(dict.fromkeys(family for family, _ in found)))
     return None

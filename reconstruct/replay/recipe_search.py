@@ -203,9 +203,8 @@ class _Walk:
         if self.template.relative:
             step *= 10.0 ** np.floor(np.log10(numbers[0]))
         changes = [{i: sign * step} for i in range(len(numbers)) for sign in (1, -1)]
-        changes += [{i: step, j: -step} for i, j in itertools.permutations(self.template.weights, 2)]
-        if not self.template.weights and len(numbers) > 1:
-            changes += [{i: step, j: -step} for i, j in itertools.permutations(range(len(numbers)), 2)]
+        pairs = itertools.permutations(self.template.weights or range(len(numbers)), 2)
+        changes += [{i: step, j: -step} for i, j in pairs]
         moved = []
         for change in changes:
             candidate = tuple(float(f"{n + change.get(i, 0.0):.6g}") for i, n in enumerate(numbers))

@@ -140,7 +140,7 @@ def card_json(card: CardVerification) -> str:
 
 def _facts(check: TensorCheck) -> dict[str, Any]:
     """All but the comparison with the sources, which a verification does not make."""
-    return {k: v for k, v in asdict(check).items() if k not in {"novel", "novel_identical", "apart"}}
+    return {key: value for key, value in asdict(check).items() if key != "apart"}
 
 
 def check_table(result: Verification) -> pd.DataFrame:

@@ -92,9 +92,8 @@ def prove(
         trial = bench.attempt(subset)
         if trial is not None and trial.verdict is VerdictKind.REPRODUCED:
             break
-    for (
-        fewer
-    ) in selection.smaller:  # training after a merge resembles other training: it is selected, and blurs the fit
+    # Training after a merge resembles other training: that is selected as well, and blurs the fit.
+    for fewer in selection.smaller:
         if len(fewer.members) > 1 and not any(trial.shows for trial in bench.trials):
             bench.attempt(_joined(fewer.members, extra))
     if not any(trial.shows for trial in bench.trials):
@@ -148,9 +147,7 @@ def _trial(members: tuple[int, ...], names: Sequence[str], run: Reconstruction) 
     else:
         material = [m for m, value in coefficients.items() if abs(value) >= THRESHOLDS["consistent material"]]
     verdict = run.verdict
-    product = None
-    if verdict.kind is VerdictKind.ANCESTOR:
-        product = next((m for m in members if verdict.summary.startswith(f"{names[m]} is made from")), None)
+    product = position.get(verdict.product) if verdict.product is not None else None
     untouched = 1.0 if verdict.kind is VerdictKind.REPRODUCED else float(run.evidence.spike.untouched)
     return Trial(
         members, verdict.kind, verdict.summary, coefficients, tuple(sorted(material)), untouched, product,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,5 +50,4 @@ def read_rows(
 
 def open_rows(path: Path, given: str) -> Catalog:
     """A file of `read_rows` under the model's own name. Raises CheckpointError for one that is missing or damaged."""
-    found = open_checkpoint(str(path))
-    return replace(found, reference=replace(found.reference, given=given))
+    return open_checkpoint(str(path)).named(given)

@@ -8,7 +8,7 @@ from reconstruct.checkpoints.alignment import AlignedTensor, align
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.errors import CheckpointError
 from reconstruct.evidence import Coverage
-from reconstruct.row_sampling import RowRange, may_vote, plan_rows
+from reconstruct.row_sampling import RowRange, coverage_of, may_vote, plan_rows
 
 __all__ = ["ScanRows", "plan_scan"]
 
@@ -50,19 +50,4 @@ def plan_scan(suspect: Catalog, budget: int, requests: int, seed: int) -> ScanRo
     position = {old: new for new, old in enumerate(used)}
     tensors = tuple(chosen[old] for old in used)
     moved = tuple(RowRange(position[item.tensor], item.start, item.stop) for item in ranges)
-    return ScanRows(tensors, moved, _coverage(every, voting, tensors, moved))
-
-
-def _coverage(
-    every: tuple[AlignedTensor, ...],
-    voting: list[AlignedTensor],
-    read: tuple[AlignedTensor, ...],
-    ranges: tuple[RowRange, ...],
-) -> Coverage:
-    return Coverage(
-        tensors=len(read), all_tensors=len(every),
-        elements=sum(r.stop - r.start for r in ranges), all_elements=sum(t.elements for t in every),
-        matrices=len(read), all_matrices=len(voting),
-        kinds=len({t.module.kind for t in read}), all_kinds=len({t.module.kind for t in voting}),
-        layers=len({t.module.layer_label for t in read}), all_layers=len({t.module.layer_label for t in voting}),
-    )  # fmt: skip
+    return ScanRows(tensors, moved, coverage_of(tensors, every, moved))

@@ -10,7 +10,7 @@ Each candidate is on record before the next one is opened: a scan that was cut o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from reconstruct.scanning.reading import open_rows, read_rows
 from reconstruct.scanning.result import Scan
 from reconstruct.scanning.rows import ScanRows, plan_scan
 
-__all__ = ["DEFAULT_BYTES", "DEFAULT_REQUESTS", "holds_scan", "load_scan", "resume_scan", "scan"]
+__all__ = ["DEFAULT_BYTES", "DEFAULT_REQUESTS", "load_scan", "resume_scan", "scan"]
 
 #: Read of each model, in so many ranges.
 DEFAULT_BYTES = 4_000_000
@@ -95,14 +95,8 @@ def load_scan(folder: str | Path) -> Scan:
         return Scan.from_dict(document, store.folder)
 
 
-def holds_scan(folder: str | Path) -> bool:
-    """Whether a run folder holds a scan. Raises StoreError."""
-    with RunStore.open(Path(folder)) as store:
-        return "scan" in (store.get("config") or {})
-
-
 def _demand_scan(store: RunStore) -> None:
-    if "scan" not in (store.get("config") or {}):
+    if store.verb != "scan":
         raise StoreError("not a scan", subject=str(store.folder), remedy=f"reconstruct report run={store.folder}")
 
 
@@ -133,7 +127,7 @@ class _Known:
             [places[name] for name in names], names, base=1 if len(names) > 1 else None,
             open_one=lambda place: open_checkpoint(place, wire),
         )  # fmt: skip
-        catalogs = [replace(c, reference=replace(c.reference, given=n)) for c, n in zip(opened, names, strict=True)]
+        catalogs = [catalog.named(name) for catalog, name in zip(opened, names, strict=True)]
         rows = plan_scan(catalogs[0], config["bytes"], config["requests"], config["seed"])
         return cls(catalogs[0], catalogs[1] if len(catalogs) > 1 else None, rows, places, wire)
 
@@ -148,8 +142,7 @@ class _Known:
                 return base
             return open_checkpoint(place, self.wire)
 
-        found = open_models(places, base=0 if base is not None else None, open_one=open_one)[-1]
-        return replace(found, reference=replace(found.reference, given=name))
+        return open_models(places, base=0 if base is not None else None, open_one=open_one)[-1].named(name)
 
 
 def _run(store: RunStore, known: _Known, threads: int, progress: Progress) -> Scan:

@@ -112,8 +112,8 @@ def load_verification(folder: str | Path) -> Verification:
     """A finished verification from its store: no weights are read, mergekit is not run. Raises StoreError."""
     with RunStore.open(Path(folder)) as store:
         config = store.get("config") or {}
-        if "verify" not in config or not store.get("finished"):
-            what = "not a verification" if "verify" not in config else "this verification was not finished"
+        if store.verb != "verify" or not store.get("finished"):
+            what = "not a verification" if store.verb != "verify" else "this verification was not finished"
             raise StoreError(what, subject=str(folder), remedy="Run reconstruct verify again into a new folder")
         checks = tuple(
             TensorCheck(**(c | {"state": CheckState(c["state"]), "apart": tuple(c["apart"])}))
