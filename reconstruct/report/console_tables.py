@@ -148,6 +148,7 @@ def recipe_lines(evidence: ModelEvidence, verdict: Verdict) -> list[tuple[str, s
     if isinstance(recipe, WholeRecipe):
         label = "merge family" if len(recipe.families) == 1 else "not told apart"
         lines.append((label, ", ".join(recipe.families)))
+        lines.append(("below", "the nearest fixed blend, which is not that recipe"))
     if evidence.proof is not None:
         lines.append(("proof", proof_line(evidence.proof)))
     return lines

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from reconstruct.recipe import WholeRecipe
 from reconstruct.report.wording import VERDICT_WORDS, short_names, shorten
 from reconstruct.verdict import Verdict
 
@@ -74,8 +75,12 @@ def new_figure(finding: str, verdict: Verdict | str, suspect: str, detail: str, 
     """A figure with its heading: what is seen, in words; then whose weights these are, the verdict, and a detail."""
     lines = _balanced(legible(finding), 80)
     said = verdict if isinstance(verdict, str) else f"verdict: {VERDICT_WORDS[verdict.kind]}"
+    remark = ""
+    if isinstance(verdict, Verdict) and isinstance(verdict.recipe, WholeRecipe):
+        families = " or ".join(verdict.recipe.families)
+        remark = f"reproduced by {families}; shown is the nearest fixed blend, which is not that recipe"
     about = f"{name_of(suspect, 60)}   |   {said}"
-    below = [about, *_balanced(legible(detail), 112)]
+    below = [about, *_balanced(remark, 112), *_balanced(legible(detail), 112)]
     head = 0.16 + 0.27 * len(lines) + 0.22 * len(below) + 0.08
     height += head
     figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS, facecolor="white", layout="constrained")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from support.family import BASE, CODE, CODE_SEED2, DOCS, load, save
 
 import reconstruct
@@ -16,6 +17,8 @@ from reconstruct.mergekit_parameters import evaluate
 from reconstruct.recipe import WholeRecipe
 from reconstruct.replay.mergekit import MergekitReplay
 from reconstruct.replay.sparse_estimates import sparse_estimates
+from reconstruct.report.console_tables import recipe_lines
+from reconstruct.report.plots import build_figures
 from reconstruct.report.result import to_json
 
 A, B, C = map(str, (CODE, DOCS, BASE))
@@ -89,6 +92,11 @@ def test_a_recipe_that_only_the_program_computes_is_found_by_running_it(document
     found = run.recipe.to_mergekit()
     assert [m.get("parameters", {}) for m in found["models"]] == [m.get("parameters", {}) for m in document["models"]]
     assert to_json(reconstruct.load_run(tmp_path / "run")) == to_json(run)
+    # Tables and pictures are those of the fit, and must not be taken for the recipe's.
+    words = "the nearest fixed blend, which is not that recipe"
+    assert words in dict(recipe_lines(run.evidence, run.verdict))["below"]
+    figures = build_figures(run.evidence, run.verdict, run.suspect)
+    assert all(any(words in t.get_text() for t in figure.findobj(Text)) for figure in figures.values())
 
 
 def test_numbers_that_differ_over_the_model_are_found_tensor_by_tensor(tmp_path):
