@@ -21,6 +21,7 @@ __all__ = [
     "at_most",
     "below",
     "detectable_share",
+    "direction_of_descent",
     "firm_strata",
     "has_spike",
     "in_range",
@@ -64,6 +65,8 @@ THRESHOLDS = {
     "derived": 0.1,  # distance of the one material coefficient from 1
     "derived explained": 0.8,  # share of the movement which that source explains
     "derived others": 0.05,  # largest coefficient of any other parent
+    "derived own": 0.02,  # movement of its own: how far the parent's slope on the suspect lies below 1
+    "derived direction": 2.0,  # the same, in distances of the suspect's slope on the parent from 1
     "related": 0.02,  # explained share beyond the decoys'
     "informative": 1000,  # sampled elements in which the sources differ
     "read tensors": 12,  # a part of the weights: matrices that vote, before a share of them speaks for all
@@ -153,6 +156,24 @@ def rounded_after(e: ModelEvidence, other: str) -> bool:
         for t in voting_tensors(e)
     )
     return finer and e.box >= THRESHOLDS["box"] and e.controls.box <= THRESHOLDS["box of decoys"]
+
+
+def direction_of_descent(e: ModelEvidence, source: int) -> list[Reason]:
+    """Whether the suspect continues a source, and not the source the suspect. `source`: of `e.sources`, not the base.
+
+    What training adds to a model is almost orthogonal to how far it had come. So the child's movement from the base
+    has a slope of 1 on its parent's, and the parent's on the child's one of R^2: it is the parent's that lies below 1.
+    Where neither does, the two are nearly one model, and nothing in them says which was there first.
+    """
+    gram = sum(t.measurement.moments.gram for t in voting_tensors(e))
+    forward = float(gram[0, source] / max(gram[source, source], 1e-300))
+    backward = float(gram[0, source] / max(gram[0, 0], 1e-300))
+    own, apart = 1 - backward, abs(1 - forward)
+    return [
+        at_least("movement of the suspect's own, beyond the parent", own, "derived own"),
+        at_least("the same over the distance of the suspect's slope from 1", own / max(apart, 1e-9),
+                 "derived direction"),
+    ]  # fmt: skip
 
 
 def has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:

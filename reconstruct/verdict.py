@@ -18,6 +18,7 @@ from reconstruct.criteria import (
     at_least,
     at_most,
     below,
+    direction_of_descent,
     firm_strata,
     has_spike,
     in_range,
@@ -307,7 +308,7 @@ def _shares_of_sources(e: ModelEvidence) -> list[Reason]:
 
 
 def _derived(e: ModelEvidence) -> Verdict | list[Reason]:
-    """One parent with coefficient 1, plus movement of its own."""
+    """One parent with coefficient 1, plus movement of its own; related only, where either may have come first."""
     if not e.sources.has_base:
         return []
     weights = e.estimate.least_squares[1:]
@@ -320,11 +321,19 @@ def _derived(e: ModelEvidence) -> Verdict | list[Reason]:
     ]
     if not all(r.passed for r in reasons):
         return reasons
+    direction = direction_of_descent(e, 1 + top)
+    if all(r.passed for r in direction):
+        return Verdict(
+            VerdictKind.DERIVED,
+            f"{name} alone explains the suspect, with coefficient 1 and further movement of its own: the suspect "
+            "continues it, or a checkpoint close to it.",
+            (*reasons, *direction),
+        )
     return Verdict(
-        VerdictKind.DERIVED,
-        f"{name} alone explains the suspect, with coefficient 1 and further movement of its own: one continues the "
-        "other, or both continue a checkpoint close to them.",
-        tuple(reasons),
+        VerdictKind.RELATED,
+        f"{name} alone explains the suspect, and they are nearly one model: one continues the other, or both a "
+        "checkpoint close to them. The weights do not say which was there first.",
+        (*direction, *reasons),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.cases import dataset, merged
+from support.cases import dataset, merged, trained_further
 from support.family import BASE, CODE, DOCS, load, save
 
 from reconstruct.analysis import analyse
@@ -192,3 +192,19 @@ def test_a_coarser_parent_of_its_own_finer_child_is_an_ancestor(tmp_path):
     child = merged(tmp_path / "child", (0.0, 0.7, 0.3), ("base", "ft-code", "ft-docs"), torch.float32)
     _, verdict = examine(CODE, [child, DOCS])
     assert verdict.kind is VerdictKind.ANCESTOR
+
+
+def test_a_parent_does_not_continue_its_own_child(tmp_path):
+    """Each explains 94 % of the other with a coefficient near 1. Only the child's slope on its parent is 1."""
+    child = save(tmp_path / "child", trained_further(load("ft-code"), 0.005, 1.0))
+    assert examine(child, [CODE, DOCS])[1].kind is VerdictKind.DERIVED
+    evidence, verdict = examine(CODE, [child, DOCS])
+    assert verdict.kind is VerdictKind.RELATED
+    assert evidence.estimate.explained > 0.9
+    assert "which was there first" in verdict.summary
+
+
+def test_nearly_the_same_checkpoint_continues_neither_way(tmp_path):
+    near = save(tmp_path / "near", trained_further(load("ft-code"), 0.001, 0.3))
+    for suspect, parent in ((near, CODE), (CODE, near)):
+        assert examine(suspect, [parent, DOCS])[1].kind is VerdictKind.RELATED

@@ -36,6 +36,16 @@ def test_blend_without_base_and_with_parents_in_other_order(blend_folder):
     np.testing.assert_allclose(evidence.estimate.coefficients, [0.435, 0.565], atol=1e-9)
 
 
+def test_blend_of_four_in_any_order_of_candidates(tmp_path):
+    """Round coefficients make ties, which the order of adding decides: the order is found, too."""
+    weights, names = (0.4, 0.3, 0.2, 0.1), ("ft-code", "ft-docs", "ft-code-seed2", "ft-code-half")
+    suspect = merged(tmp_path / "s", weights, names)
+    evidence, verdict = examine(suspect, [CODE_HALF, CODE, CODE_SEED2, DOCS], base=None)
+    assert verdict.kind is VerdictKind.REPRODUCED
+    np.testing.assert_allclose(evidence.estimate.coefficients, [0.1, 0.4, 0.2, 0.3], atol=1e-9)
+    assert evidence.replay.exact[0] == evidence.replay.total[0]
+
+
 def test_blend_of_one_fine_tune_with_its_base(tmp_path):
     suspect = merged(tmp_path / "s", (0.4, 0.6), ("base", "ft-code"))
     evidence, verdict = examine(suspect, [CODE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ class Variant:
     order: tuple[int, ...]
 
 
+_PERMUTED = 4  # sources at most, of which every order is tried
 #: Orders of operations that divide by the sum of the weights.
 NORMALISING = frozenset({"sum", "fused", "stack"})
 
@@ -50,6 +52,17 @@ def in_program_form(
     return vector, divisor
 
 
+def _orders(material: Sequence[int], *, swaps: bool) -> list[tuple[int, ...]]:
+    """Orders of adding up. With simple coefficients one element in ten may be a tie that the order decides.
+
+    All of them for four sources at most, else that given and its reverse: five have 120. `swaps`: whether exchanging
+    the first two matters (a plain sum of them does not change).
+    """
+    if len(material) > _PERMUTED:
+        return [tuple(material), tuple(reversed(material))]
+    return [p for p in itertools.permutations(material) if swaps or len(p) < 2 or p[0] < p[1]]
+
+
 def variants_of(data: Dataset, recipe: Recipe) -> list[Variant]:
     """Arithmetics with the orders of material sources that matter to them."""
     everything = tuple(range(len(data.sources.names)))
@@ -59,8 +72,8 @@ def variants_of(data: Dataset, recipe: Recipe) -> list[Variant]:
         if recipe.pair is not None and arithmetic.formula.order not in {"sum", "fused"}:
             continue
         order = arithmetic.formula.order
-        if order == "fused" and len(material) <= 3:
-            orders = [(*p, *(j for j in everything if j not in p)) for p in itertools.permutations(material)]
+        if order in {"fused", "sum"}:
+            orders = [(*p, *(j for j in everything if j not in p)) for p in _orders(material, swaps=order == "fused")]
         elif order in {"delta", "lerp"}:
             firsts = dict.fromkeys([*([0] if data.sources.has_base and order == "delta" else []), *material])
             orders = [(p, *(j for j in material if j != p), *(j for j in everything if j not in {p, *material}))
