@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,7 @@ _CELL_SAMPLE = 20_000
 _LEAST_ROWS = 8  # informative elements that bound the parameters of a norm or a bias
 _TIE_SAMPLE = 2_000_000
 _COSINE_REACH = 1e-6  # by which an error of a float32 cosine may move t
+_SCALED = 6  # orders of an arithmetic, the best ones, that are tried with sums of weights
 _TIED = 3  # arithmetics that reproduce the samples equally well and are replayed over every element
 
 
@@ -246,10 +248,14 @@ def _scaled(
     coefficients: another arithmetic may seem to be the better one until that sum is known.
     """
     best = kept[0][1]
+    tried: Counter[str] = Counter()
     for variant, (share, found) in ranked:
         first = variant == ranked[0][0]
-        if variant.arithmetic.formula.order not in NORMALISING or not (first or (best < 1.0 and share >= best - 0.03)):
+        name, order = variant.arithmetic.name, variant.arithmetic.formula.order
+        worth = first or (best < 1.0 and share >= best - 0.03 and tried[name] < _SCALED)
+        if order not in NORMALISING or not worth:
             continue
+        tried[name] += 1
         cells = tuple(replace(cell, parameters=found[cell.key], certified=True) for cell in recipe.cells)
         scaled, reached = with_scales(data, recipe.with_cells(cells), variant, members, candidates)
         if scaled.scales is not None and (reached > best or (first and reached == best)):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.dataset import Dataset
+from reconstruct.kernels.formulas import Formula
 from reconstruct.recipe import Recipe
 from reconstruct.replay.arithmetic import Arithmetic, arithmetics_for
 
 __all__ = ["NORMALISING", "Variant", "in_program_form", "variants_of"]
+
+_PERMUTED = 4  # sources whose every order is tried: 24
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,6 @@ class Variant:
     order: tuple[int, ...]
 
 
-_PERMUTED = 4  # sources at most, of which every order is tried
 #: Orders of operations that divide by the sum of the weights.
 NORMALISING = frozenset({"sum", "fused", "stack"})
 
@@ -52,17 +54,6 @@ def in_program_form(
     return vector, divisor
 
 
-def _orders(material: Sequence[int], *, swaps: bool) -> list[tuple[int, ...]]:
-    """Orders of adding up. With simple coefficients one element in ten may be a tie that the order decides.
-
-    All of them for four sources at most, else that given and its reverse: five have 120. `swaps`: whether exchanging
-    the first two matters (a plain sum of them does not change).
-    """
-    if len(material) > _PERMUTED:
-        return [tuple(material), tuple(reversed(material))]
-    return [p for p in itertools.permutations(material) if swaps or len(p) < 2 or p[0] < p[1]]
-
-
 def variants_of(data: Dataset, recipe: Recipe) -> list[Variant]:
     """Arithmetics with the orders of material sources that matter to them."""
     everything = tuple(range(len(data.sources.names)))
@@ -71,16 +62,38 @@ def variants_of(data: Dataset, recipe: Recipe) -> list[Variant]:
     for arithmetic in arithmetics_for(len(material), has_base=data.sources.has_base):
         if recipe.pair is not None and arithmetic.formula.order not in {"sum", "fused"}:
             continue
-        order = arithmetic.formula.order
-        if order in {"fused", "sum"}:
-            orders = [(*p, *(j for j in everything if j not in p)) for p in _orders(material, swaps=order == "fused")]
-        elif order in {"delta", "lerp"}:
-            firsts = dict.fromkeys([*([0] if data.sources.has_base and order == "delta" else []), *material])
-            orders = [(p, *(j for j in material if j != p), *(j for j in everything if j not in {p, *material}))
-                      for p in firsts]  # fmt: skip
-        elif order == "task" and not data.sources.has_base:
-            orders = [(p, *(j for j in everything if j != p)) for p in material]
-        else:
-            orders = [everything]
-        result += [Variant(arithmetic, o) for o in orders]
+        heads = dict.fromkeys(_heads(arithmetic.formula, material, has_base=data.sources.has_base))
+        result += [Variant(arithmetic, (*head, *(j for j in everything if j not in head))) for head in heads]
     return result
+
+
+def _heads(formula: Formula, material: tuple[int, ...], *, has_base: bool) -> Iterator[tuple[int, ...]]:
+    """The material sources (and the pivot) in every order that may leave other bits.
+
+    In float64 the order is far below the last bit that is kept, and so it is where bfloat16 or float16 products are
+    added in float32. Of a sum that begins with two products, exchanging these two changes nothing.
+    """
+    order, single = formula.order, formula.working == "float32"
+    if order in {"sum", "fused", "stack"}:
+        first = 1 if order == "fused" or not single else 2
+        yield from _permuted(material, first) if single else [material]
+        return
+    pivots = [0] if has_base else []
+    if order != "task" or not has_base:
+        pivots += [j for j in material if j not in pivots]
+    for pivot in pivots:
+        others = tuple(j for j in material if j != pivot)
+        if single and order != "lerp":
+            yield from ((pivot, *p) for p in _permuted(others, 1 if order == "delta" else 2))
+        else:
+            yield (pivot, *others)
+
+
+def _permuted(sources: tuple[int, ...], alike: int) -> Iterator[tuple[int, ...]]:
+    """All orders of at most four sources, those alike that differ only within the first `alike`; of more, the one."""
+    if len(sources) > _PERMUTED:
+        yield sources
+        return
+    for order in itertools.permutations(sources):
+        if list(order[:alike]) == sorted(order[:alike]):
+            yield order

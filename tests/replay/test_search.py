@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from mergekit.merge_methods.api import merge_tensors
 from support.cases import CODE, DOCS, dataset, merged
-from support.family import BASE, CODE_HALF, CODE_SEED2, load, save
+from support.family import BASE, CODE_HALF, CODE_SEED2, blend, load, save
 
 from reconstruct.checkpoints.module_names import describe
 from reconstruct.replay.arithmetic import ARITHMETICS
 from reconstruct.replay.search import find_exact
-from reconstruct.replay.variants import Variant, in_program_form
+from reconstruct.replay.variants import Variant, in_program_form, variants_of
 
 GRADIENT = (0.2, 0.35, 0.5)
 FUSED = "float32 fused multiply-add, rounded once"
@@ -62,6 +64,46 @@ def test_mergekit_linear_and_the_order_of_its_models(tmp_path, order):
     assert_named(exact, FUSED)
     fused = {v.order for v, share in exact.variants if share == 1.0 and v.arithmetic.name == FUSED}
     assert tuple(("ft-code", "ft-docs").index(name) for name in order) in fused
+
+
+def added_in_order(folder, shares):
+    """Products and sums in float32, in this order, rounded once."""
+    return save(folder, blend(tuple(shares.values()), [load(name) for name in shares]))
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_more_than_two_in_another_order_than_they_are_given(tmp_path, count):
+    """Float32 addition is not associative: one of a hundred elements is rounded elsewhere in another order."""
+    shares = dict(zip(("ft-docs", "ft-code-seed2", "ft-code", "ft-code-half"), (0.4, 0.3, 0.2, 0.1), strict=True))
+    shares = dict(list(shares.items())[:count])
+    shares[next(iter(shares))] += 1 - sum(shares.values())
+    given = [p for p in (CODE, CODE_HALF, CODE_SEED2, DOCS) if p.name in shares]
+    exact = find_exact(dataset(added_in_order(tmp_path / "s", shares), given))
+    assert dict(zip((p.name for p in given), exact.recipe.cells[0].parameters, strict=True)) == pytest.approx(shares)
+    assert_named(exact, "float32 products and sums, rounded once")
+    orders = {tuple(given[j - 1].name for j in v.order[:count]) for v, share in exact.variants if share == 1.0}
+    assert tuple(shares) in orders or (*list(shares)[1::-1], *list(shares)[2:]) in orders
+
+
+def test_every_order_that_leaves_other_bits_is_tried_once(tmp_path):
+    shares = {"ft-docs": 0.4, "ft-code-seed2": 0.3, "ft-code": 0.2, "ft-code-half": 0.1}
+    data = dataset(added_in_order(tmp_path / "s", shares), [CODE, CODE_HALF, CODE_SEED2, DOCS])
+    variants = variants_of(data, find_exact(data).recipe)
+    assert len(variants) == len(set(variants))
+    count = Counter((v.arithmetic.formula.order, v.arithmetic.formula.working) for v in variants)
+    assert count["fused", "float32"] == 24
+    assert count["sum", "float32"] == count["task", "float32"] == 12
+    assert count["sum", "float64"] == count["stack", "bfloat16"] == count["task", "bfloat16"] == 1
+
+
+@pytest.mark.slow
+def test_mergekit_linear_of_four_in_another_order(tmp_path):
+    order = ("ft-docs", "ft-code-seed2", "ft-code", "ft-code-half")
+    suspect = by_mergekit(tmp_path / "s", "linear", lambda _: {"weight": [0.4, 0.3, 0.2, 0.1]}, order)
+    exact = find_exact(dataset(suspect, [CODE, CODE_HALF, CODE_SEED2, DOCS], base=None))
+    assert_named(exact, FUSED)
+    names = ("ft-code", "ft-code-half", "ft-code-seed2", "ft-docs")
+    assert order in {tuple(names[j] for j in v.order) for v, share in exact.variants if share == 1.0}
 
 
 def test_weights_that_mergekit_normalised_come_out_as_shares(tmp_path):
