@@ -1,0 +1,92 @@
+"""How often is the verdict right, and does it ever accuse an innocent model?
+
+python scripts/bench/evidence build      # train the families (under an hour on two cores), make merges
+python scripts/bench/evidence examine    # run `fit` on every case, and on some with less to go on
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from alterations import alter_family
+from building import build
+from cases import Case, cases
+from examining import GRID, Task, examine, read_lines
+from families import FAMILIES, SMOKE, Family
+
+DEFAULT = Path("~/.cache/merge-reconstruct/evidence")
+#: Merges that no verdict is expected to find: random masks; whole tensors of one parent or the other.
+NOT_REPLAYED = {"dare", "slices"}
+#: With less to go on: shares of all bytes, and sampled elements a tensor. On these groups of cases of two families.
+BUDGETS, SAMPLES, SPARSE_FAMILIES = (0.02, 0.05, 0.2, 0.5), (512, 2048, 8192), ("wide-bf16", "dense-f16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("build", "examine", "smoke"))
+    parser.add_argument("--folder", type=Path, default=DEFAULT)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="only families with this word")
+    arguments = parser.parse_args()
+    folder = arguments.folder.expanduser()
+    families = [family for family in FAMILIES if arguments.only in family.name]
+    if arguments.command == "build":
+        build(families, folder / "models", arguments.processes)
+    elif arguments.command == "examine":
+        made = all_cases(families, folder)
+        examine(tasks(made), folder / "models", folder / "results.jsonl", arguments.processes)
+    else:
+        sys.exit(smoke(folder, arguments.processes))
+
+
+def smoke(folder: Path, processes: int) -> int:
+    """Whether a case of each kind, of one small family, gets a verdict that is right; prints those that do not."""
+    build([SMOKE], folder / "models", processes)
+    of_kind = {(case.sort, case.group): case for case in reversed(all_cases([SMOKE], folder))}
+    chosen = {case.name: case for case in of_kind.values()}
+    examine([Task(case) for case in chosen.values()], folder / "models", folder / "results.jsonl", processes)
+    verdicts = {line["case"]: line["verdict"] for line in read_lines(folder / "results.jsonl")}
+    accused = [f"{name}: {verdicts[name]}" for name, case in chosen.items() if verdicts[name] in case.forbidden]
+    missed = [f"{name}: {verdicts[name]}" for name, case in chosen.items()
+              if case.sort == "merge" and case.group not in NOT_REPLAYED and verdicts[name] not in case.expected]  # fmt: skip
+    for title, names in (("falsely accused", accused), ("merges missed", missed)):
+        print(f"{title}: {len(names)}", *names, sep="\n  ")
+    return 1 if accused or missed else 0
+
+
+def all_cases(families: Sequence[Family], folder: Path) -> list[Case]:
+    """The cases of these families, written to cases.jsonl too (beside those of others), and the grid of thresholds to
+    grid.json.
+    """
+    models: Path = folder / "models"
+    made: list[Case] = []
+    for family in families:
+        alter_family(family, models / family.name)
+        made += cases(family, models / family.name)
+    names = {family.name for family in families}
+    kept = [line for line in read_lines(folder / "cases.jsonl") if line["family"] not in names]
+    lines = [json.dumps(line) + "\n" for line in [*kept, *map(asdict, made)]]
+    (folder / "cases.jsonl").write_text("".join(lines))
+    (folder / "grid.json").write_text(json.dumps(GRID, indent=1) + "\n")
+    return made
+
+
+def tasks(made: Sequence[Case]) -> list[Task]:
+    """Every case from all weights, and some from less."""
+    sparse = [case for case in made if case.family in SPARSE_FAMILIES and (len(case.parents) == 2 and case.base)]
+    chosen = [case for case in sparse if case.suspect.partition("/")[2] in {
+        "merge", "light", "task", "after-light", "merge.partly-0.2", "code-half", "code-seed2", "mix", "code-late",
+        "code-light-half", "code-light-seed2", "names"}]  # fmt: skip
+    return [
+        *map(Task, made), *[Task(case, budget=b) for case in chosen for b in BUDGETS],
+        *[Task(case, sample=s) for case in chosen for s in SAMPLES],
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
