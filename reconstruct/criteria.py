@@ -62,6 +62,7 @@ THRESHOLDS = {
     "consistent material": 0.05,  # merge-consistent: smallest coefficient of a material source
     "regular": 0.9,  # merge-consistent: share of voting tensors on lattices without gaps in every model
     "overlap": 0.9,  # merge-consistent: largest |cosine| between the movements of two material parents
+    "consistent base": 0.01,  # merge-consistent: the base's coefficient, by which the parents' do not sum to one
     "derived": 0.1,  # distance of the one material coefficient from 1
     "derived explained": 0.8,  # share of the movement which that source explains
     "derived others": 0.05,  # largest coefficient of any other parent

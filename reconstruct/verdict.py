@@ -341,9 +341,11 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
     """No spike, but one set of coefficients in all tensors and all their blocks: a lead, not a proof.
 
     With one direction of movement alone it says nothing: every point of a training trajectory has one coefficient in
-    all tensors. Nor does it with converted scaled formats, whose errors bias all regressions alike.
+    all tensors. Nor does it with converted scaled formats, whose errors bias all regressions alike. A candidate that
+    was trained on from the true parent has one coefficient in all tensors too, but a smaller one than its parent had:
+    regression shrinks it by the share of its movement that the suspect lacks, and what it lost shows as the base's.
     """
-    if not e.agreement:
+    if not e.agreement or not e.sources.has_base:
         return []
     regular = float(np.mean([t.measurement.smooth_lattice for t in voting_tensors(e)]))
     preferred = not e.orientations or all(_better(e.orientations[0], o) for o in e.orientations[1:])
@@ -355,6 +357,7 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
         at_least("tensors that vote", len(e.voting), "tensors"),
         at_least("tensors on lattices without gaps, in all models", regular, "regular"),
         at_most("overlap of the material parents' movements", e.overlap, "overlap"),
+        at_most("share of the base, or of what the parents lack", abs(e.estimate.least_squares[0]), "consistent base"),
         Reason("this orientation is the best", float(preferred), 1, preferred),
     ]
     if not all(r.passed for r in reasons):
@@ -362,7 +365,7 @@ def _merge_consistent(e: ModelEvidence) -> Verdict | list[Reason]:
     return Verdict(
         VerdictKind.MERGE_CONSISTENT,
         f"The same coefficients of {_join(_material(e))} explain every tensor and its parts, but no weight sits "
-        "exactly on the merge: a lead, not a proof.",
+        "exactly on the merge: a lead, not a proof, and near twins of the parents would do the same.",
         tuple(reasons),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.cases import dataset, merged, trained_further
-from support.family import BASE, CODE, DOCS, load, save
+from support.family import BASE, CODE, DOCS, blend, load, save
 
 from reconstruct.analysis import analyse
 from reconstruct.verdict import VerdictKind, decide
@@ -202,6 +202,29 @@ def test_a_parent_does_not_continue_its_own_child(tmp_path):
     assert verdict.kind is VerdictKind.RELATED
     assert evidence.estimate.explained > 0.9
     assert "which was there first" in verdict.summary
+
+
+def noised(name_or_tensors, size, seed=0):
+    """Movement of its own, `size` times as large as that from the base, in every tensor."""
+    generator, base = torch.Generator().manual_seed(seed), load("base")
+    tensors = load(name_or_tensors) if isinstance(name_or_tensors, str) else name_or_tensors
+    return {
+        name: (v.float() + size * (v.float() - base[name].float()).pow(2).mean().sqrt()
+               * torch.randn(v.shape, generator=generator)).to(v.dtype)
+        for name, v in tensors.items()
+    }  # fmt: skip
+
+
+def test_a_child_of_the_true_parent_does_not_pass_for_it(tmp_path):
+    """Its coefficient is the same in all tensors, but shrunk: what is missing to one shows as the base's share."""
+    clean = blend((0.6, 0.4), [load("ft-code"), load("ft-docs")])
+    modified = save(tmp_path / "modified", noised(clean, 0.1))
+    assert examine(modified, [CODE, DOCS])[1].kind is VerdictKind.MERGE_CONSISTENT
+    child = save(tmp_path / "child", noised("ft-code", 0.25))
+    evidence, verdict = examine(save(tmp_path / "merge", clean), [child, DOCS])
+    assert verdict.kind is VerdictKind.RELATED
+    assert 0.02 < evidence.estimate.least_squares[0] < 0.1
+    assert [r.passed for r in verdict.reasons if r.name.startswith("share of the base")] == [False]
 
 
 def test_nearly_the_same_checkpoint_continues_neither_way(tmp_path):
