@@ -228,7 +228,7 @@ class RecipeProof:
     """A recipe run through the program it is written for. `document`: its configuration; `uncompared`: tensors of the
     suspect that it does not make, or of another shape; `surplus`: tensors that only it makes; `failure`: why the
     program could not run it, else empty; `families`: merge families that make the same bits, where the recipe was found
-    by running the program.
+    by running the program; `threads`: that the program ran with, where another number makes other bits.
     """
 
     program: str
@@ -238,13 +238,15 @@ class RecipeProof:
     surplus: tuple[str, ...] = ()
     failure: str = ""
     families: tuple[str, ...] = ()
+    threads: int | None = None
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> RecipeProof:
         """What `dataclasses.asdict` made of one, by way of JSON."""
         tensors = tuple(TensorProof(**tensor | {"apart": tuple(tensor["apart"])}) for tensor in stored["tensors"])
         listed = {key: tuple(stored[key]) for key in ("uncompared", "surplus", "families")}
-        return cls(stored["program"], stored["document"], tensors, failure=stored["failure"], **listed)
+        program, document, failure = stored["program"], stored["document"], stored["failure"]
+        return cls(program, document, tensors, failure=failure, threads=stored.get("threads"), **listed)
 
     @property
     def identical(self) -> float:

@@ -160,7 +160,8 @@ def proof_line(proof: RecipeProof) -> str:
         return f"not run by {proof.program}: {proof.failure}"
     weights = sum(tensor.total for tensor in proof.tensors)
     if proof.complete:
-        return f"{proof.program} makes all {weights:,} weights from recipe.yml, bit by bit"
+        threads = f", on {proof.threads} thread(s)" if proof.threads is not None else ""
+        return f"{proof.program} makes all {weights:,} weights from recipe.yml, bit by bit{threads}"
     if proof.identical < 1:
         return (
             f"{proof.program} makes {share(proof.identical)} of {weights:,} weights from recipe.yml, and other bits in "

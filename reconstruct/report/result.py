@@ -123,7 +123,7 @@ def _proof(p: RecipeProof) -> dict[str, Any]:
     return {
         "program": p.program, "complete": p.complete, "failure": p.failure or None, "identical": p.identical,
         "weights": sum(t.total for t in p.tensors), "differing": list(p.differing), "uncompared": list(p.uncompared),
-        "surplus": list(p.surplus), "recipe": p.document,
+        "surplus": list(p.surplus), "threads": p.threads, "recipe": p.document,
     }  # fmt: skip
 
 

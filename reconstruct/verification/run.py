@@ -74,6 +74,7 @@ def verify(
     stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     target = Path(folder) if folder is not None else Path("runs") / f"verify-{stamp}"
     from reconstruct.replay.mergekit import MergekitReplay  # imports torch; mergekit itself when it is made
+    from reconstruct.replay.thread_counts import thread_count_behind, threads_of_torch
 
     replay = MergekitReplay(claimed.document, folders, seed=seed)
     replayable = not replay.random or seed is not None
@@ -82,6 +83,11 @@ def verify(
         size = sum(info.end - info.begin for info in catalog.tensors.values())
         watch.phase("recomputing and comparing", size)
         checks = _checks(catalog, replay.tensors(), watch) if replayable else []
+        count = thread_count_behind(checks, catalog, replay.tensors) if not replay.random else None
+        if count is not None:
+            store.event("recomputed", f"on {count} thread(s)")
+            with threads_of_torch(count):
+                checks = _checks(catalog, replay.tensors(), watch)
         for check in checks:
             store.event("checked", f"{check.name}: {check.state.value}")
         instead, run, numbers = None, None, dict[str, tuple[float, ...]]()
@@ -96,6 +102,9 @@ def verify(
         if wrong and not settled:
             others = _other_numbers(catalog, claimed, folders, wrong, seed)
             conclusion = conclude(checks, replayable=replayable, instead=instead, other_numbers=others)
+        if count is not None:
+            note = f"recomputed on {count} thread(s): their number decides the last bits of large tensors here"
+            conclusion = replace(conclusion, reasons=(*conclusion.reasons, note))
         if conclusion.kind is ConclusionKind.ROUNDING:
             checks = [replace(c, state=CheckState.ROUNDING) if c.state is CheckState.MISMATCH else c for c in checks]
         result = Verification(str(suspect), claimed, tuple(checks), conclusion, instead, run, numbers, target)

@@ -52,8 +52,10 @@ def smoke(folder: Path, processes: int) -> int:
     examine([Task(case) for case in chosen.values()], folder / "models", folder / "results.jsonl", processes)
     verdicts = {line["case"]: line["verdict"] for line in read_lines(folder / "results.jsonl")}
     accused = [f"{name}: {verdicts[name]}" for name, case in chosen.items() if verdicts[name] in case.forbidden]
-    missed = [f"{name}: {verdicts[name]}" for name, case in chosen.items()
-              if case.sort == "merge" and case.group not in NOT_REPLAYED and verdicts[name] not in case.expected]  # fmt: skip
+    missed = [
+        f"{name}: {verdicts[name]}" for name, case in chosen.items()
+        if case.sort == "merge" and case.group not in NOT_REPLAYED and verdicts[name] not in case.expected
+    ]  # fmt: skip
     for title, names in (("falsely accused", accused), ("merges missed", missed)):
         print(f"{title}: {len(names)}", *names, sep="\n  ")
     return 1 if accused or missed else 0

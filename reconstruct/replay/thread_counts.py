@@ -1,0 +1,56 @@
+"""The number of threads behind a merge's last bits.
+
+torch adds up a large tensor in as many parts as it has threads, so norms and cosines, and what model_stock, karcher and
+their kin make of them, differ in their last bits between machines. In 16 bits most of it is rounded away; an element
+near a rounding boundary shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.replay.comparison import CheckState, TensorCheck, compare
+from reconstruct.replay.mergekit import RecipeOutput
+
+__all__ = ["thread_count_behind", "threads_of_torch"]
+
+_COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
+_SPLIT = 32768  # elements that torch adds up in one part, however many threads there are
+_PROBES = 2  # tensors that a number of threads is tried on
+_NEAR = 0.5  # share of identical elements below which the number of threads is not what is wrong
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """torch computes with so many threads inside; there may be fewer cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def thread_count_behind(
+    checks: Sequence[TensorCheck], suspect: Catalog, recompute: Callable[[list[str]], Iterable[RecipeOutput]]
+) -> int | None:
+    """The number of threads with which the tensors that differ come out the same; None if there is none, or if other
+    tensors differ than those that it has a say in. `recompute`: the tensors of these names, by the program.
+
+    Raises what `recompute` raises.
+    """
+    wrong = sorted((c for c in checks if c.state is CheckState.MISMATCH), key=lambda c: c.total)
+    if not wrong or wrong[0].total <= _SPLIT or min(c.share for c in wrong) < _NEAR:
+        return None
+    probes = [check.name for check in wrong[:_PROBES]]
+    for count in _COUNTS:
+        if count != torch.get_num_threads():
+            with threads_of_torch(count):
+                made = [compare(suspect, suspect.tensors[o.name], o.tensor) for o in recompute(probes)]
+            if len(made) == len(probes) and all(check.state is CheckState.MATCH for check in made):
+                return count
+    return None
