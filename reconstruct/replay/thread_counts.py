@@ -21,7 +21,7 @@ __all__ = ["thread_count_behind", "threads_of_torch"]
 _COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
 _SPLIT = 32768  # elements that torch adds up in one part, however many threads there are
 _PROBES = 2  # tensors that a number of threads is tried on
-_NEAR = 0.5  # share of identical elements below which the number of threads is not what is wrong
+_CLOSE = 2.0**-6  # of a tensor's largest number: what differs by more is not a matter of last bits
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def thread_count_behind(
     Raises what `recompute` raises.
     """
     wrong = sorted((c for c in checks if c.state is CheckState.MISMATCH), key=lambda c: c.total)
-    if not wrong or wrong[0].total <= _SPLIT or min(c.share for c in wrong) < _NEAR:
+    if not wrong or wrong[0].total <= _SPLIT or max(c.worst for c in wrong) > _CLOSE:
         return None
     probes = [check.name for check in wrong[:_PROBES]]
     for count in _COUNTS:
