@@ -16,7 +16,7 @@ from pathlib import Path
 from alterations import alter_family
 from building import build
 from cases import Case, cases
-from examining import GRID, Task, examine, read_lines
+from examining import GRID, Task, decide_again, examine, read_lines
 from families import FAMILIES, SMOKE, Family
 
 DEFAULT = Path("~/.cache/merge-reconstruct/evidence")
@@ -28,7 +28,7 @@ BUDGETS, SAMPLES, SPARSE_FAMILIES = (0.02, 0.05, 0.2, 0.5), (512, 2048, 8192), (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "examine", "smoke"))
+    parser.add_argument("command", choices=("build", "examine", "decide", "smoke"))
     parser.add_argument("--folder", type=Path, default=DEFAULT)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="only families with this word")
@@ -37,9 +37,9 @@ def main() -> None:
     families = [family for family in FAMILIES if arguments.only in family.name]
     if arguments.command == "build":
         build(families, folder / "models", arguments.processes)
-    elif arguments.command == "examine":
+    elif arguments.command in {"examine", "decide"}:
         made = all_cases(families, folder)
-        examine(tasks(made), folder / "models", folder / "results.jsonl", arguments.processes)
+        (examine if arguments.command == "examine" else decide_again)(tasks(made), folder, arguments.processes)
     else:
         sys.exit(smoke(folder, arguments.processes))
 
@@ -49,7 +49,7 @@ def smoke(folder: Path, processes: int) -> int:
     build([SMOKE], folder / "models", processes)
     of_kind = {(case.sort, case.group): case for case in reversed(all_cases([SMOKE], folder))}
     chosen = {case.name: case for case in of_kind.values()}
-    examine([Task(case) for case in chosen.values()], folder / "models", folder / "results.jsonl", processes)
+    examine([Task(case) for case in chosen.values()], folder, processes)
     verdicts = {line["case"]: line["verdict"] for line in read_lines(folder / "results.jsonl")}
     accused = [f"{name}: {verdicts[name]}" for name, case in chosen.items() if verdicts[name] in case.forbidden]
     missed = [

@@ -12,7 +12,16 @@ from families import Family
 from safetensors.torch import load_file, save_file
 from training import State
 
-__all__ = ["COARSE", "NOISE", "REQUANTISED", "UNTOUCHED", "alter_family", "spacing", "untouched_share"]
+__all__ = [
+    "COARSE",
+    "NOISE",
+    "REQUANTISED",
+    "UNTOUCHED",
+    "alter_family",
+    "relative_distance",
+    "spacing",
+    "untouched_share",
+]
 
 #: Standard deviation of noise as a share of that of the movement from the base.
 NOISE = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -115,8 +124,28 @@ def untouched_share(family: Family, folder: Path, name: str, sources: tuple[str,
     return max(same - beside / 2, 0) / max(total, 1)
 
 
+def relative_distance(folder: Path, one: str, other: str) -> float:
+    """Energy of the difference of two members over that of the second one's movement from the base, in matrices."""
+    first, second, base = (_load(folder, name) for name in (one, other, "base"))
+    apart = moved = 0.0
+    for key, v in second.items():
+        if v.ndim >= 2:
+            apart += float((first[key].double() - v.double()).square().sum())
+            moved += float((v.double() - base[key].double()).square().sum())
+    return apart / max(moved, 1e-300)
+
+
 def _load(folder: Path, name: str) -> State:
-    return load_file(folder / name / "model.safetensors")
+    """With experts as separate tensors, as the members have them; mergekit writes them stacked."""
+    state = load_file(folder / name / "model.safetensors")
+    for key in [key for key in state if key.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        stacked = state.pop(key)
+        place, _, kind = key.rpartition(".")
+        for expert, matrix in enumerate(stacked):
+            parts = matrix.chunk(2) if kind == "gate_up_proj" else (matrix,)
+            for part, word in zip(parts, ("gate_proj", "up_proj") if len(parts) == 2 else (kind,), strict=True):
+                state[f"{place}.{expert}.{word}.weight"] = part.contiguous()
+    return state
 
 
 def _write(folder: Path, name: str, state: State) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
+import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,7 +26,7 @@ from reconstruct.sampling import SamplingPlan
 from reconstruct.schema import DEFAULT_FAMILIES
 from reconstruct.verdict import decide
 
-__all__ = ["GRID", "Task", "examine", "read_lines"]
+__all__ = ["GRID", "Task", "decide_again", "examine", "read_lines"]
 
 #: Factors by which every threshold is varied; shares near 1 vary by their distance from it.
 _FACTORS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -66,22 +68,64 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def examine(tasks: Sequence[Task], models: Path, results: Path, processes: int) -> None:
-    """Append a line for every task that `results` does not hold yet."""
+def examine(tasks: Sequence[Task], folder: Path, processes: int) -> None:
+    """Append a line to results.jsonl for every task that it does not hold yet."""
+    results = folder / "results.jsonl"
     done = {(r["case"], r["budget"], r["sample"]) for r in read_lines(results)}
-    left = [task for task in tasks if task.key not in done]
-    start = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool, results.open("a") as out:
-        for count, line in enumerate(pool.imap_unordered(_examined, [(task, models) for task in left]), 1):
+    # In a mixed order, so that what is there of unfinished results is of every family and kind.
+    left = sorted((t for t in tasks if t.key not in done), key=lambda t: _kept(t, folder).name)
+    (folder / "runs").mkdir(exist_ok=True)
+    with results.open("a") as out:
+        for line in _side_by_side(_examined, [(task, folder) for task in left], processes):
             out.write(json.dumps(line) + "\n")
             out.flush()
-            if count % 50 == 0 or count == len(left):
-                print(f"{count} of {len(left)} runs, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def decide_again(tasks: Sequence[Task], folder: Path, processes: int) -> None:
+    """Write results.jsonl anew with the verdicts that the present table gives to the evidence of the runs as they are
+    kept: for a change of thresholds or rules, which the evidence does not depend on.
+    """
+    kept = [task for task in tasks if _kept(task, folder).exists()]
+    lines = list(_side_by_side(_decided, [(task, folder) for task in kept], processes))
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _side_by_side(
+    work: Callable[[tuple[Task, Path]], dict[str, Any]], items: Sequence[tuple[Task, Path]], processes: int
+) -> Iterator[dict[str, Any]]:
+    start = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for count, line in enumerate(pool.imap_unordered(work, items), 1):
+            yield line
+            if count % 50 == 0 or count == len(items):
+                print(f"{count} of {len(items)} runs, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def _kept(task: Task, folder: Path) -> Path:
+    """Where the evidence of a run is kept: a pickle of our own, without the samples."""
+    name = hashlib.sha256(json.dumps(task.key).encode()).hexdigest()[:20]
+    return folder / "runs" / f"{name}.pickle"
+
+
+def _keep(task: Task, folder: Path, run: reconstruct.Reconstruction, seconds: float) -> None:
+    nothing = np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.float32)
+    tensors = tuple(
+        replace(t, measurement=replace(t.measurement, index=nothing[0], values=nothing[1]))
+        for t in run.evidence.tensors
+    )
+    small = replace(run, evidence=replace(run.evidence, tensors=tensors))
+    _kept(task, folder).write_bytes(pickle.dumps((small, seconds)))
+
+
+def _decided(work: tuple[Task, Path]) -> dict[str, Any]:
+    task, folder = work
+    run, seconds = pickle.loads(_kept(task, folder).read_bytes())
+    return _line(task, replace(run, verdict=decide(run.evidence)), folder / "models", seconds)
 
 
 def _examined(work: tuple[Task, Path]) -> dict[str, Any]:
-    task, models = work
-    case = task.case
+    task, work_folder = work
+    case, models = task.case, work_folder / "models"
     given = [case.suspect, *([case.base] if case.base else []), *case.parents]
     budget = None
     if task.budget is not None:
@@ -95,7 +139,9 @@ def _examined(work: tuple[Task, Path]) -> dict[str, Any]:
             folder=folder / "run", families=case.families or DEFAULT_FAMILIES,
             proof=case.families is not None, threads=1, sampling=replace(plan, bytes=budget),
         )  # fmt: skip
-        return _line(task, run, models, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        _keep(task, work_folder, run, seconds)
+        return _line(task, run, models, seconds)
     except reconstruct.ReconstructError as error:
         return {"case": case.name, "budget": task.budget, "sample": task.sample, "verdict": None, "error": str(error)}
     finally:
