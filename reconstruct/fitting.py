@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from reconstruct.evidence import Measurement, TensorFit
 from reconstruct.hypotheses.slerp import COSINE_ERROR, LINEAR_BRANCH, Slerp, slerp_interval, slerp_sensitivity
+from reconstruct.statistics.effective_lattice import EffectiveLattice
 from reconstruct.statistics.moments import least_squares
 from reconstruct.statistics.permutation import permutation
 from reconstruct.statistics.rounding import FINE_MANTISSA, TOLERANCES, Box, Rows, certify, interval_fit, rows_of
 
 __all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "thinned", "with_roles"]
 
+_BFLOAT16 = 7  # mantissa bits of the coarsest format that weights are merged in
 _NEWTON_ROWS = 4096
 _CERTIFIED_ROWS = 16_384
 
@@ -51,8 +53,18 @@ def thinned(values: NDArray[np.float32], limit: int) -> NDArray[np.float32]:
 
 
 def rows_for(measurement: Measurement) -> Rows:
-    """Constraints of the sampled elements, in spacings of the target's own lattice."""
-    return rows_of(measurement.values, measurement.lattice.lattice)
+    """Constraints of the sampled elements, in spacings of the target's own lattice, that hold for every merge rounded
+    to it.
+    """
+    return _certifiable(rows_of(measurement.values, measurement.lattice.lattice), measurement.lattice)
+
+
+def _certifiable(rows: Rows, lattice: EffectiveLattice) -> Rows:
+    """What lies on a coarser lattice than its dtype's (cleared mantissa bits, an eighth of a byte in bfloat16) may have
+    been a 16-bit number before: that rounding leaves half a spacing of its own, and bounds must allow for it.
+    """
+    missing = _BFLOAT16 - lattice.lattice.mantissa
+    return replace(rows, slack=rows.slack + 0.5 * 2.0**-missing) if lattice.coarser and missing > 0 else rows
 
 
 def fit_rows(rows: Rows, start: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -88,7 +100,8 @@ def fit_tensor(measurement: Measurement, families: Collection[str], seed: int = 
     rows = rows_of(values, lattice)
     interval = fit_rows(rows, solution.weights)
     usable = len(rows) >= 50
-    affine = best_certificate(rows, interval) if usable and set(families) != {"slerp"} else None
+    wanted = usable and set(families) != {"slerp"}
+    affine = best_certificate(_certifiable(rows, measurement.lattice), interval) if wanted else None
     slerp = _slerp_certificates(measurement, values) if usable and "slerp" in families else {}
     order = permutation(len(rows), seed)
     decoys = Rows(rows.X[order], rows.Y, rows.slack, rows.reach)

@@ -46,6 +46,19 @@ def test_blend_of_four_in_any_order_of_candidates(tmp_path):
     assert evidence.replay.exact[0] == evidence.replay.total[0]
 
 
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_bounds_hold_for_a_merge_that_was_rounded_twice(tmp_path, bits):
+    """To float16, then to fewer bits: half a spacing of each may add up."""
+    tensors = blend((0.6, 0.4), [load("ft-code"), load("ft-docs")], torch.float16)
+    suspect = save(tmp_path / "s", cut(tensors, bits))
+    evidence, _ = examine(suspect, [CODE, DOCS])
+    bounded = [t.fit.affine for t in evidence.tensors if t.fit.affine is not None]
+    assert bounded
+    for box in bounded:
+        assert (box.low <= [0.6, 0.4]).all()
+        assert (box.high >= [0.6, 0.4]).all()
+
+
 def test_blend_of_one_fine_tune_with_its_base(tmp_path):
     suspect = merged(tmp_path / "s", (0.4, 0.6), ("base", "ft-code"))
     evidence, verdict = examine(suspect, [CODE])

@@ -1,7 +1,16 @@
 """How often is the verdict right, and does it ever accuse an innocent model?
 
-python scripts/bench/evidence build      # train the families (under an hour on two cores), make merges
-python scripts/bench/evidence examine    # run `fit` on every case, and on some with less to go on
+- python scripts/bench/evidence all       everything that follows, in this order
+- python scripts/bench/evidence build     trains the families (under an hour on two cores) and makes merges of them
+- python scripts/bench/evidence examine   runs `fit` on every case, and on some with less to go on
+- python scripts/bench/evidence peers     runs modeldna on the same cases, in an environment of its own
+- python scripts/bench/evidence summary   scores -> scripts/bench/results/evidence.json
+- python scripts/bench/evidence plots     pictures -> docs/images
+- python scripts/bench/evidence page      tables of the summary -> docs/evidence.md and README.md
+
+- python scripts/bench/evidence decide    judges the same evidence by the table of thresholds as it is now
+- python scripts/bench/evidence check     whether the pages say what the summary says
+- python scripts/bench/evidence smoke     one small family and a case of each kind, in a minute or two
 """
 
 from __future__ import annotations
@@ -13,6 +22,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import page
+import peers
+import plots
+import summary
 from alterations import alter_family
 from building import build
 from cases import Case, cases
@@ -20,6 +33,7 @@ from examining import GRID, Task, decide_again, examine, read_lines
 from families import FAMILIES, SMOKE, Family
 
 DEFAULT = Path("~/.cache/merge-reconstruct/evidence")
+STEPS = ("build", "examine", "peers", "summary", "plots", "page")
 #: Merges that no verdict is expected to find: random masks; whole tensors of one parent or the other.
 NOT_REPLAYED = {"dare", "slices"}
 #: With less to go on: shares of all bytes, and sampled elements a tensor. On these groups of cases of two families.
@@ -28,20 +42,29 @@ BUDGETS, SAMPLES, SPARSE_FAMILIES = (0.02, 0.05, 0.2, 0.5), (512, 2048, 8192), (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "examine", "decide", "smoke"))
+    parser.add_argument("command", choices=(*STEPS, "all", "decide", "check", "smoke"))
     parser.add_argument("--folder", type=Path, default=DEFAULT)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="only families with this word")
     arguments = parser.parse_args()
     folder = arguments.folder.expanduser()
     families = [family for family in FAMILIES if arguments.only in family.name]
-    if arguments.command == "build":
-        build(families, folder / "models", arguments.processes)
-    elif arguments.command in {"examine", "decide"}:
-        made = all_cases(families, folder)
-        (examine if arguments.command == "examine" else decide_again)(tasks(made), folder, arguments.processes)
-    else:
+    if arguments.command == "smoke":
         sys.exit(smoke(folder, arguments.processes))
+    for step in STEPS if arguments.command == "all" else (arguments.command,):
+        if step == "build":
+            build(families, folder / "models", arguments.processes)
+        elif step in {"examine", "decide"}:
+            made = all_cases(families, folder)
+            (examine if step == "examine" else decide_again)(tasks(made), folder, arguments.processes)
+        elif step == "peers":
+            peers.main(folder)
+        elif step == "summary":
+            summary.main(folder)
+        elif step == "plots":
+            plots.main(folder)
+        else:
+            page.main() if step == "page" else page.check()
 
 
 def smoke(folder: Path, processes: int) -> int:
