@@ -19,7 +19,7 @@ from reconstruct.kernels.results import ReplayResult
 from reconstruct.kernels.select import Kernels
 from reconstruct.parallel import parallel
 from reconstruct.replay.samples import replay_values
-from reconstruct.statistics.rounding import FINE_MANTISSA
+from reconstruct.statistics.rounding import BFLOAT16_MANTISSA, FINE_MANTISSA
 
 __all__ = ["Dataset", "FullReplay", "fit_all", "subset", "without_duplicates"]
 
@@ -50,6 +50,11 @@ class Dataset:
     def all_fine(self) -> bool:
         """Whether the suspect's storage is as fine as the arithmetic: bits depend on the order of operations there."""
         return all(self.measurements[i].lattice.lattice.mantissa > FINE_MANTISSA for i in self.voting)
+
+    @property
+    def all_coarse(self) -> bool:
+        """Whether it is so coarse that last bits of float32 coefficients are rounded away: bfloat16, or less."""
+        return all(self.measurements[i].lattice.lattice.mantissa <= BFLOAT16_MANTISSA for i in self.voting)
 
     def replay_sample(
         self,

@@ -17,11 +17,19 @@ from reconstruct.hypotheses.slerp import COSINE_ERROR, LINEAR_BRANCH, Slerp, sle
 from reconstruct.statistics.effective_lattice import EffectiveLattice
 from reconstruct.statistics.moments import least_squares
 from reconstruct.statistics.permutation import permutation
-from reconstruct.statistics.rounding import FINE_MANTISSA, TOLERANCES, Box, Rows, certify, interval_fit, rows_of
+from reconstruct.statistics.rounding import (
+    BFLOAT16_MANTISSA,
+    FINE_MANTISSA,
+    TOLERANCES,
+    Box,
+    Rows,
+    certify,
+    interval_fit,
+    rows_of,
+)
 
 __all__ = ["best_certificate", "fit_rows", "fit_tensor", "rows_for", "thinned", "with_roles"]
 
-_BFLOAT16 = 7  # mantissa bits of the coarsest format that weights are merged in
 _NEWTON_ROWS = 4096
 _CERTIFIED_ROWS = 16_384
 
@@ -63,7 +71,7 @@ def _certifiable(rows: Rows, lattice: EffectiveLattice) -> Rows:
     """What lies on a coarser lattice than its dtype's (cleared mantissa bits, an eighth of a byte in bfloat16) may have
     been a 16-bit number before: that rounding leaves half a spacing of its own, and bounds must allow for it.
     """
-    missing = _BFLOAT16 - lattice.lattice.mantissa
+    missing = BFLOAT16_MANTISSA - lattice.lattice.mantissa
     return replace(rows, slack=rows.slack + 0.5 * 2.0**-missing) if lattice.coarser and missing > 0 else rows
 
 
@@ -138,11 +146,10 @@ def _slerp_certificates(
         chosen = values[[0, first + 1, second + 1]]
         unit = lattice.spacing(np.abs(chosen).max(axis=0) if fine else chosen[0])
         # Programs compute slerp in float32 whatever the storage: the first tolerance is the only one that applies.
-        tolerance = TOLERANCES[0].constant
-        if fine:  # the program's own cosine moves the coefficients, by so many units of 2^-24
-            tolerance += 2.0 + 2.0**24 * COSINE_ERROR * float(
-                np.abs(slerp_sensitivity(fit.parameters["t"], cosine)).sum()
-            )
+        tolerance = TOLERANCES[0].constant + (2.0 if fine else 0.0)
+        # The program's own cosine moves the coefficients: in float32 by many spacings, in bfloat16 by next to nothing.
+        sensitivity = float(np.abs(slerp_sensitivity(fit.parameters["t"], cosine)).sum())
+        tolerance += 2.0 ** (lattice.mantissa + 1) * COSINE_ERROR * sensitivity
         bounds = slerp_interval(chosen, unit, cosine, fit.parameters["t"], tolerance)
         if bounds is not None:
             found[first, second] = bounds

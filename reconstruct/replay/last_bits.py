@@ -1,4 +1,4 @@
-"""Slerp in float32 storage: the two coefficients to the last bit.
+"""Slerp in float32 (and float16) storage: the two coefficients to the last bit.
 
 They come from a cosine that the program itself computed in float32, in chunks and in an order of its own: a few parts
 in ten million, which moves every weight by a few spacings. Both are float32 numbers, though, and there are few along
@@ -24,7 +24,7 @@ from reconstruct.replay.variants import Variant
 __all__ = ["with_last_bits"]
 
 _BESIDE = 3  # float32 neighbours beside the line
-_SAMPLE = 1024
+_SAMPLE, _COARSE_SAMPLE = 1024, 16_384  # elements: in float16 few depend on the last bits
 
 
 def with_last_bits(data: Dataset, recipe: Recipe, variants: list[Variant]) -> tuple[Recipe, Variant, float]:
@@ -53,7 +53,7 @@ def _nearest(data: Dataset, position: int, recipe: Recipe, variant: Variant) -> 
     centre = recipe.coefficients(m.name, m.moments)
     assert recipe.pair is not None
     first, second = recipe.pair
-    values = thinned(m.values, _SAMPLE)
+    values = thinned(m.values, _SAMPLE if data.all_fine else _COARSE_SAMPLE)
     pair = centre[[first, second]].astype(np.float32)
     ulp = np.spacing(np.abs(pair)).astype(np.float64)
     direction = slerp_sensitivity(recipe.cell(m.name).parameters[0], m.moments.cosine(first, second)) / ulp

@@ -226,6 +226,11 @@ def _rounded(data: Dataset, recipe: Recipe, boxes: dict[int, Box]) -> ExactRecip
         chosen_recipe = chosen_recipe.with_cells(meant)
         chosen_recipe, variant, share = with_last_bits(data, chosen_recipe, [v for v, _ in kept[:3]])
         kept = ((variant, share),)
+    elif recipe.pair is not None and kept[0][1] < 1.0 and not data.all_coarse:
+        # In float16 that error shows in an element of a thousand.
+        finer, variant, share = with_last_bits(data, chosen_recipe, [v for v, _ in kept[:3]])
+        if share > kept[0][1]:
+            chosen_recipe, kept = finer, ((variant, share),)
     return ExactRecipe(chosen_recipe, kept, voting, tolerance)
 
 

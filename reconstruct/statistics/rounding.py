@@ -16,7 +16,17 @@ from reconstruct.kernels.lattice import Lattice
 from reconstruct.statistics.newton import damped_newton
 from reconstruct.statistics.simplex import INFEASIBLE, dual_simplex
 
-__all__ = ["FINE_MANTISSA", "TOLERANCES", "Box", "Rows", "Tolerance", "certify", "interval_fit", "rows_of"]
+__all__ = [
+    "BFLOAT16_MANTISSA",
+    "FINE_MANTISSA",
+    "TOLERANCES",
+    "Box",
+    "Rows",
+    "Tolerance",
+    "certify",
+    "interval_fit",
+    "rows_of",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ TOLERANCES = (
     Tolerance("weighted deltas rounded in the working dtype", 0.502, 1.0),
     Tolerance("weighted models rounded in the working dtype", 2.0, 1.0),
 )
+#: Mantissa bits of the coarsest format that merges are computed or stored in.
+BFLOAT16_MANTISSA = 7
 #: Lattices with more mantissa bits are as fine as the arithmetic itself.
 FINE_MANTISSA = 16
 
