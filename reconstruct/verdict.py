@@ -287,8 +287,8 @@ def _merge_then_modified(e: ModelEvidence) -> Verdict | list[Reason]:
         return reasons
     return Verdict(
         VerdictKind.MERGE_THEN_MODIFIED,
-        f"{e.spike.untouched:.1%} of the decisive weights sit exactly where a merge of {_join(_material(e))} would "
-        "have left them; the others were changed afterwards.",
+        f"{e.spike.untouched:.1%} of the decisive weights sit exactly where a merge of {_join(_material(e))} (or of "
+        "checkpoints that share these weights with them) would have left them; the others were changed afterwards.",
         tuple(reasons),
     )
 

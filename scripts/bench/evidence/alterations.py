@@ -18,7 +18,7 @@ __all__ = [
     "REQUANTISED",
     "UNTOUCHED",
     "alter_family",
-    "relative_distance",
+    "near_twins",
     "spacing",
     "untouched_share",
 ]
@@ -124,15 +124,21 @@ def untouched_share(family: Family, folder: Path, name: str, sources: tuple[str,
     return max(same - beside / 2, 0) / max(total, 1)
 
 
-def relative_distance(folder: Path, one: str, other: str) -> float:
-    """Energy of the difference of two members over that of the second one's movement from the base, in matrices."""
+def near_twins(folder: Path, one: str, other: str) -> bool:
+    """Whether two members cannot be told apart by a merge of them: their difference has a fiftieth of the energy of the
+    second one's movement from the base, in matrices, or a tenth of the elements that moved have the same bits.
+    """
     first, second, base = (_load(folder, name) for name in (one, other, "base"))
-    apart = moved = 0.0
+    apart = energy = 0.0
+    same = moved = 0
     for key, v in second.items():
         if v.ndim >= 2:
             apart += float((first[key].double() - v.double()).square().sum())
-            moved += float((v.double() - base[key].double()).square().sum())
-    return apart / max(moved, 1e-300)
+            energy += float((v.double() - base[key].double()).square().sum())
+            elsewhere = v != base[key]
+            moved += int(elsewhere.sum())
+            same += int((elsewhere & (first[key] == v)).sum())
+    return apart <= 0.02 * energy or same >= 0.1 * moved
 
 
 def _load(folder: Path, name: str) -> State:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alterations import NOISE, REQUANTISED, UNTOUCHED, relative_distance, untouched_share
+from alterations import NOISE, REQUANTISED, UNTOUCHED, near_twins, untouched_share
 from families import Family
 from merges import MERGES, Merge, possible
 from trained_models import TRAINED_ON
@@ -175,9 +175,9 @@ def _innocent(family: Family, folder: Path) -> Iterator[Case]:
 
 
 def _wrong_parents(family: Family, folder: Path) -> Iterator[Case]:
-    """Merges of which one candidate is a relative of the true parent. A near twin, one that differs from the parent by
-    a fiftieth of its movement at most, cannot be told from it while the parent is not at hand: to call the suspect a
-    merge of it, modified, is then no false accusation, and counted apart; to call it reproduced would be one.
+    """Merges of which one candidate is a relative of the true parent. A near twin of it cannot be told from it while
+    the parent is not at hand: to call the suspect a merge of it, modified, is then no false accusation, and counted
+    apart; to call it reproduced would be one.
     """
     wrong = ("code-seed2", "code-half", "code-late", "code-resumed", "code-then-docs", "mix", "code-lora")
     light = ("code-light-seed2", "code-light-half", "mix-light")
@@ -186,7 +186,7 @@ def _wrong_parents(family: Family, folder: Path) -> Iterator[Case]:
         ("after-light", "code", "docs", ("code-seed2", "code-half", "code-resumed")),
     ):  # fmt: skip
         for relative in relatives:
-            twin = relative_distance(folder, relative, true) <= 0.02
+            twin = near_twins(folder, relative, true)
             group = "near twin of a true parent" if twin else "wrong parent beside a true one"
             forbidden = ("reproduced", "ancestor", "derived", "copy")
             yield _case(family, "no merge", group, suspect, (relative, others), "base",
