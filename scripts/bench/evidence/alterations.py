@@ -126,7 +126,7 @@ def untouched_share(family: Family, folder: Path, name: str, sources: tuple[str,
 
 def near_twins(folder: Path, one: str, other: str) -> bool:
     """Whether two members cannot be told apart by a merge of them: their difference has a fiftieth of the energy of the
-    second one's movement from the base, in matrices, or a tenth of the elements that moved have the same bits.
+    second one's movement from the base, in matrices, or half of the elements that moved have the same bits.
     """
     first, second, base = (_load(folder, name) for name in (one, other, "base"))
     apart = energy = 0.0
@@ -138,7 +138,7 @@ def near_twins(folder: Path, one: str, other: str) -> bool:
             elsewhere = v != base[key]
             moved += int(elsewhere.sum())
             same += int((elsewhere & (first[key] == v)).sum())
-    return apart <= 0.02 * energy or same >= 0.1 * moved
+    return apart <= 0.02 * energy or same >= 0.5 * moved
 
 
 def _load(folder: Path, name: str) -> State:
