@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.evidence import ModelEvidence, OrientationEvidence, TensorEvidence
 from reconstruct.kernels.results import ReplayResult
@@ -30,6 +31,7 @@ __all__ = [
     "replays_as_product",
     "rounded_after",
     "shares_suspect",
+    "slope_in_copies",
     "stored_finely",
     "voting_tensors",
 ]
@@ -42,6 +44,7 @@ THRESHOLDS = {
     "sources": 2,  # with material weight; also: matrices that carry the novel elements
     "decoy hits": 0.5,  # share of novel elements that wrong recipes reproduce, at most
     "material": 0.005,  # smallest coefficient of a source that takes part in an exact recipe
+    "copies continued": 0.5,  # slope at which a parent may be a continuation of the suspect, not a source of it
     "box": 0.999,  # share inside the rounding box from which nothing was trained in between
     "box of decoys": 0.9,  # above, movement is so small that the box is full for anything
     "spike z": 8.0,  # standard errors of the decisive spike, over smoothness and over the searched decoys
@@ -175,6 +178,14 @@ def direction_of_descent(e: ModelEvidence, source: int) -> list[Reason]:
         at_least("the same over the distance of the suspect's slope from 1", own / max(apart, 1e-9),
                  "derived direction"),
     ]  # fmt: skip
+
+
+def slope_in_copies(e: ModelEvidence, tensors: NDArray[np.bool_], other: int) -> float:
+    """How much of the suspect's movement from the base another source shares, in those of the tensors [T] that the
+    suspect has from a third one: 1 if it was trained on from the suspect, near 0 if both went their own ways.
+    """
+    gram = sum(t.measurement.moments.gram for t, chosen in zip(e.tensors, tensors, strict=True) if chosen)
+    return float(gram[0, other] / max(gram[0, 0], 1e-300))
 
 
 def has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:

@@ -27,6 +27,7 @@ from reconstruct.criteria import (
     replays_as_product,
     rounded_after,
     shares_suspect,
+    slope_in_copies,
     stored_finely,
     voting_tensors,
 )
@@ -82,8 +83,8 @@ def _by_the_table(evidence: ModelEvidence) -> Verdict:
     limits = list(_LIMITS)
     if not evidence.exhaustive:
         limits.append("Replayed on stored samples only, not on every element.")
-    rules = (_copy, _too_little, _collinear, _computed, _reproduced, _ancestor, _coplanar, _merge_then_modified,
-             _derived, _merge_consistent, _related)  # fmt: skip
+    rules = (_copy, _too_little, _collinear, _computed, _reproduced, _assembled, _ancestor, _coplanar,
+             _merge_then_modified, _derived, _merge_consistent, _related)  # fmt: skip
     noted: list[Reason] = []
     for rule in rules:
         found = rule(evidence)
@@ -210,6 +211,41 @@ def _reproduced(e: ModelEvidence) -> Verdict | list[Reason]:
     return Verdict(
         VerdictKind.REPRODUCED,
         f"One recipe from {_join(names)} recomputes the suspect's matrices in {e.arithmetic}.",
+        tuple(reasons), e.recipe,
+    )  # fmt: skip
+
+
+def _assembled(e: ModelEvidence) -> Verdict | list[Reason]:
+    """Every tensor is a copy of one source's, and two parents are needed for that (slices, passthrough)."""
+    totals = np.array([t.measurement.elements for t in e.tensors])
+    same = np.array([t.measurement.moments.identical for t in e.tensors]) == totals[:, None]
+    covered = float(totals[same.any(axis=1)].sum() / max(totals.sum(), 1))
+    if covered < 1 or e.recipe is None:
+        return []
+    matrix = np.array([t.measurement.is_matrix for t in e.tensors])
+    sole = {j: matrix & same[:, j] & (same.sum(axis=1) == 1) for j in e.sources.parents}
+    parents = [j for j, own in sole.items() if totals[own].sum() >= THRESHOLDS["novel elements"]]
+    reasons = [
+        Reason("elements in tensors that are copies of a source's", covered, 1.0, passed=True),
+        at_least("parents with matrices that no other source has", len(parents), "sources"),
+    ]
+    if not reasons[-1].passed:
+        return reasons
+    slopes = [slope_in_copies(e, sole[j], k) for j in parents for k in parents if k != j]
+    names = [e.sources.names[j] for j in parents]
+    if e.sources.has_base:
+        reasons.append(at_most("slope of a parent's movement on another's, in tensors that are copies of the other's",
+                               max(slopes), "copies continued"))  # fmt: skip
+    if not e.sources.has_base or not reasons[-1].passed:
+        return Verdict(
+            VerdictKind.RELATED,
+            f"Every tensor is a copy of one in {_join(names)}: the suspect was put together from them, or they are "
+            "continuations of it that left parts unchanged. Only a base from which they moved apart can tell.",
+            tuple(reasons),
+        )
+    return Verdict(
+        VerdictKind.REPRODUCED,
+        f"Every tensor is a copy of one in {_join(names)}: the suspect was put together from them.",
         tuple(reasons), e.recipe,
     )  # fmt: skip
 

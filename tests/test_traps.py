@@ -204,6 +204,18 @@ def test_a_parent_does_not_continue_its_own_child(tmp_path):
     assert "which was there first" in verdict.summary
 
 
+def test_a_model_is_not_put_together_from_its_partly_frozen_continuations(tmp_path):
+    """Each tensor of it is in one of them: in the one that did not train it."""
+    code = load("ft-code")
+    trained = trained_further(code, 0.005, 1.0)
+    first = save(tmp_path / "a", {n: (code if ".layers.0." in n else trained)[n] for n in code})
+    second = save(tmp_path / "b", {n: (trained if ".layers.0." in n else code)[n] for n in code})
+    for base in (BASE, None):
+        verdict = examine(CODE, [first, second], base)[1]
+        assert verdict.kind is VerdictKind.RELATED
+        assert "continuations of it" in verdict.summary
+
+
 def noised(name_or_tensors, size, seed=0):
     """Movement of its own, `size` times as large as that from the base, in every tensor."""
     generator, base = torch.Generator().manual_seed(seed), load("base")

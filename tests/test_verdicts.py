@@ -59,6 +59,15 @@ def test_bounds_hold_for_a_merge_that_was_rounded_twice(tmp_path, bits):
         assert (box.high >= [0.6, 0.4]).all()
 
 
+def test_layers_of_two_fine_tunes_put_together(tmp_path):
+    code, docs = load("ft-code"), load("ft-docs")
+    suspect = save(tmp_path / "s", {name: (code if ".layers.0." in name else docs)[name] for name in code})
+    _, verdict = examine(suspect, [CODE, DOCS])
+    assert verdict.kind is VerdictKind.REPRODUCED
+    assert sorted(entry["model"] for entry in verdict.recipe.to_mergekit()["models"]) == sorted([str(CODE), str(DOCS)])
+    assert examine(suspect, [CODE, DOCS], base=None)[1].kind is VerdictKind.RELATED
+
+
 def test_blend_of_one_fine_tune_with_its_base(tmp_path):
     suspect = merged(tmp_path / "s", (0.4, 0.6), ("base", "ft-code"))
     evidence, verdict = examine(suspect, [CODE])

@@ -34,8 +34,8 @@ from families import FAMILIES, SMOKE, Family
 
 DEFAULT = Path("~/.cache/merge-reconstruct/evidence")
 STEPS = ("build", "examine", "peers", "summary", "plots", "page")
-#: Merges that no verdict is expected to find: random masks; whole tensors of one parent or the other.
-NOT_REPLAYED = {"dare", "slices"}
+#: Merges that no verdict is expected to find: random masks.
+NOT_REPLAYED = {"dare"}
 #: With less to go on: shares of all bytes, and sampled elements a tensor. On these groups of cases of two families.
 BUDGETS, SAMPLES, SPARSE_FAMILIES = (0.02, 0.05, 0.2, 0.5), (512, 2048, 8192), ("wide-bf16", "dense-f16")
 
