@@ -128,6 +128,31 @@ class Recipe:
         shares = np.column_stack([1 - weights.sum(axis=1), weights])
         return tuple(int(j) for j in np.flatnonzero(np.abs(shares).max(axis=0) >= 0.005))
 
+    def as_slerps(self) -> list[Recipe]:
+        """The slerps that this recipe is nearly the same as, from either source to the other; none if it has more than
+        two sources. A blend of models at a small angle differs from a slerp in the fourth digit.
+        """
+        material = self.pair or self.material
+        if len(material) != 2:
+            return []
+        first, second = material
+        # A slerp computes in float32 whatever it is told: 16 bits for the models are those that they are stored in.
+        dtypes = (self.dtype, self.out_dtype) if self.dtype == "float32" else (self.out_dtype or self.dtype, None)
+        found = []
+        for start, end in ((first, second), (second, first)):
+            cells = []
+            for cell in self.cells:
+                if self.pair is not None:
+                    t = cell.parameters[0] if end == second else 1 - cell.parameters[0]
+                else:
+                    shares = np.concatenate([[1 - sum(cell.parameters)], cell.parameters])
+                    t = shares[end] / max(shares[start] + shares[end], 1e-9)
+                low, high, parameters = (0.0,), (1.0,), (round(float(t), 3),)
+                cells.append(replace(cell, parameters=parameters, low=low, high=high, certified=False))
+            slerp = replace(self, hypothesis="slerp", pair=(start, end), cells=tuple(cells), bits=None, scales=None)
+            found.append(replace(slerp, dtype=dtypes[0], out_dtype=dtypes[1]))
+        return found
+
     def to_mergekit(self) -> dict[str, Any]:
         """The configuration that mergekit takes. Parents whose weight is 0 everywhere are dropped."""
         if self.pair is not None:

@@ -1,4 +1,4 @@
-"""The whole benchmark on one small family: trained, merged, examined, scored. Nobody is accused, every merge is found."""
+"""The benchmark on one small family: trained, merged, examined, scored. Nobody is accused, every merge is found."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _examined(work: tuple[Task, Path]) -> dict[str, Any]:
         run = reconstruct.fit(
             models / case.suspect, [models / p for p in case.parents], models / case.base if case.base else None,
             folder=folder / "run", families=case.families or DEFAULT_FAMILIES,
-            proof=case.families is not None, threads=1, sampling=replace(plan, bytes=budget),
+            proof=case.sort == "merge", threads=1, sampling=replace(plan, bytes=budget),
         )  # fmt: skip
         seconds = time.perf_counter() - start
         _keep(task, work_folder, run, seconds)
