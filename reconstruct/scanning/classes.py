@@ -71,7 +71,10 @@ def _one(
 def _words(best: Trial) -> str:
     if best.verdict is VerdictKind.REPRODUCED:
         return "a recipe with it reproduces the rows read, bit by bit"
-    return f"{best.untouched:.1%} of the decisive weights read sit where a merge with it would have left them"
+    return (
+        f"{best.untouched:.1%} of the decisive weights read sit where a merge with it, or with a version very close to "
+        "it, would have left them"
+    )
 
 
 def _largest(trial: Trial) -> int:

@@ -13,11 +13,11 @@ from reconstruct.reconstruction import Reconstruction
 from reconstruct.scanning.classes import classify
 from reconstruct.scanning.command import fit_command
 from reconstruct.scanning.inner_products import Likeness, compare_raw, inner_products
-from reconstruct.scanning.proof import Proof, prove
+from reconstruct.scanning.proof import Proof, prove, prove_exact
 from reconstruct.scanning.reading import open_rows
 from reconstruct.scanning.result import CandidateKind, CandidateResult, FitSummary, Scan
 from reconstruct.scanning.rows import ScanRows
-from reconstruct.scanning.selection import Selection, select_candidates
+from reconstruct.scanning.selection import Selection, continued, select_candidates
 
 __all__ = ["SAMPLED", "CandidateRecord", "candidate_file", "conclude"]
 
@@ -105,6 +105,16 @@ def conclude(
             # What is made from the suspect resembles it more than a parent does, and stood in their place.
             selection = select_candidates(products, proof.products)
             leads, unexplained = _leads(selection, relatives.pivot), selection.chosen.residual
+        if proof.best is None and (near := continued(products)):
+            # The suspect's own continuations explain it better than what it was merged from.
+            other = select_candidates(products, (*proof.products, *near))
+            others = _leads(other, relatives.pivot)
+            if len(others) >= least:
+                proof = prove_exact(
+                    other, sorted(others), products.similarity, given, fit_subset, least, proof
+                )  # fmt: skip
+            if proof.best is not None:
+                selection, leads, unexplained = other, others, other.chosen.residual
         classes = classify(leads, selection, products.similarity, proof, given)
         cosines = products.cosines
         for j, n in enumerate(relatives.positions):
@@ -121,7 +131,7 @@ def conclude(
     fits = tuple(
         FitSummary(
             tuple(given[m] for m in t.members), t.verdict.value, t.summary,
-            {given[m]: value for m, value in t.coefficients.items()}, f"fits/{t.folder}",
+            {given[m]: value for m, value in t.coefficients.items()}, f"fits/{t.folder}", t.searched,
         )
         for t in proof.trials
     )  # fmt: skip

@@ -6,24 +6,33 @@ where the other candidates do not get there without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.criteria import THRESHOLDS
+from reconstruct.criteria import THRESHOLDS, voting_tensors
 from reconstruct.recipe import Recipe
 from reconstruct.reconstruction import Reconstruction
-from reconstruct.scanning.selection import NEAR, Selection
+from reconstruct.replay.stand_ins import changed_sources
+from reconstruct.scanning.selection import CONTENDERS, LARGEST, NEAR, Selection
 from reconstruct.verdict import VerdictKind
 
-__all__ = ["SHOWS", "Proof", "Trial", "prove"]
+__all__ = ["SHOWS", "Proof", "Trial", "beyond_search", "prove", "prove_exact"]
 
 #: Verdicts that show a merge.
 SHOWS = frozenset({VerdictKind.REPRODUCED, VerdictKind.MERGE_THEN_MODIFIED})
+#: Verdicts of fits that an untouched share may have been found in.
+_SPIKED = frozenset({VerdictKind.MERGE_THEN_MODIFIED, VerdictKind.MERGE_CONSISTENT, VerdictKind.RELATED})
 _RIVALS = 3  # subsets tried beside the chosen one
 _WIDEST = 4  # candidates of a trial, at most
+_VERSIONS = 2  # candidates near a member that are tried in its place
+_CHANGED = 0.05  # of the untouched share: by so much, beyond three standard errors, a source seems to have been changed
+#: Subsets that a selection chooses among: the fit it leads to is the luckiest of so many.
+_LOOKS = sum(math.comb(CONTENDERS, size) for size in range(1, LARGEST + 1))
+_HALF = 0.02  # a weight so near one half leaves two phases of rounding, which changes of a source carry over alike
 _COMPARABLE = 0.8  # of the best untouched share: from there on another explanation is as good
 
 #: (candidates' positions, ascending) -> the fit of the suspect from them and the base, on the sampled rows.
@@ -35,7 +44,9 @@ class Trial:
     """One fit. `material`: positions of the candidates with a share in the recipe or blend that was found; `untouched`:
     1 where the recipe reproduces every bit, else the share of the weights that sit where a merge left them.
     `coefficients` by candidate position; `product`: the candidate that is made from the suspect, if the verdict is
-    `ancestor`.
+    `ancestor`. `searched`: the standard errors that a merge that was trained on is shown by, by their names among the
+    thresholds; `version`: a source, rather than the suspect, seems to have been changed after the merge, or that could
+    not be seen.
     """
 
     members: tuple[int, ...]
@@ -46,17 +57,31 @@ class Trial:
     untouched: float
     product: int | None
     folder: str
+    searched: dict[str, float]
+    version: bool
 
     @property
     def shows(self) -> bool:
         """Whether it shows a merge with a candidate in it."""
-        return self.verdict in SHOWS and bool(self.material)
+        if self.verdict is VerdictKind.REPRODUCED or not self.material:
+            return bool(self.material)
+        clear = all(value >= beyond_search(THRESHOLDS[key]) for key, value in self.searched.items())
+        return self.verdict in SHOWS and clear and not self.version
 
     def equals(self, other: Trial) -> bool:
-        """Whether it shows a merge as well as `other` does."""
-        if not self.shows or (other.verdict is VerdictKind.REPRODUCED and self.verdict is not VerdictKind.REPRODUCED):
-            return False
-        return self.untouched >= _COMPARABLE * other.untouched
+        """Whether it leaves as little to explain as `other`, which shows a merge, whatever its own verdict is."""
+        if other.verdict is VerdictKind.REPRODUCED:
+            return self.verdict is VerdictKind.REPRODUCED and self.shows
+        # With a version in a parent's place there is more to explain; where there is not, it may be the parent.
+        share = 1.0 if self.version else _COMPARABLE
+        return bool(self.material) and self.untouched >= share * other.untouched
+
+
+def beyond_search(standard_errors: float) -> float:
+    """The threshold at which the luckiest of all subsets is as unlikely as one is at the threshold given: the tail of a
+    normal distribution falls as exp(-z^2 / 2).
+    """
+    return math.sqrt(standard_errors**2 + 2 * math.log(_LOOKS))
 
 
 @dataclass
@@ -110,10 +135,32 @@ def prove(
         # As many as the merge has: with more, a fit takes long, and least squares has found the best of this size.
         rest = [m for m in best.material if m != member]
         bench.attempt(_joined(rest, substitutes[:1]) if set(rest) <= {*others, *extra} else _joined(others, ()))
+        if best.verdict is not VerdictKind.REPRODUCED:
+            # An earlier or later version of a parent may have been selected in its place.
+            for version in [j for j in near if j not in best.material][:_VERSIONS]:
+                bench.attempt(_joined(rest, (version,)))
     shown = [
         m for m in best.material if not any(m not in trial.material and trial.equals(best) for trial in bench.trials)
     ]
     return Proof(best, tuple(shown), tuple(bench.products), bench.trials)
+
+
+def prove_exact(
+    selection: Selection,
+    leads: Sequence[int],
+    similarity: NDArray[np.float64],
+    names: Sequence[str],
+    fit_subset: FitSubset,
+    least: int,
+    before: Proof,
+) -> Proof:
+    """As `prove`, but only where the `leads` reproduce the suspect bit by bit; else `before` with that fit."""
+    bench = _Bench(names, fit_subset, least, before)
+    trial = bench.attempt(tuple(leads))
+    tried = Proof(before.best, before.shown, tuple(bench.products), bench.trials)
+    if trial is None or trial.verdict is not VerdictKind.REPRODUCED:
+        return tried
+    return prove(selection, leads, similarity, names, fit_subset, least, tried)
 
 
 class _Bench:
@@ -148,11 +195,24 @@ def _trial(members: tuple[int, ...], names: Sequence[str], run: Reconstruction) 
         material = [m for m, value in coefficients.items() if abs(value) >= THRESHOLDS["consistent material"]]
     verdict = run.verdict
     product = position.get(verdict.product) if verdict.product is not None else None
-    untouched = 1.0 if verdict.kind is VerdictKind.REPRODUCED else float(run.evidence.spike.untouched)
+    e = run.evidence
+    untouched = 1.0 if verdict.kind is VerdictKind.REPRODUCED else float(e.spike.untouched)
+    searched = {
+        "spike z": float(e.spike.z - max(e.controls.spike_z, 0.0)), "phase z": float(e.phases.overall_z),
+        "boundary z": float(e.phases.boundary_z),
+    }  # fmt: skip
     return Trial(
         members, verdict.kind, verdict.summary, coefficients, tuple(sorted(material)), untouched, product,
-        run.folder.name,
+        run.folder.name, searched, verdict.kind in _SPIKED and _has_version(run),
     )  # fmt: skip
+
+
+def _has_version(run: Reconstruction) -> bool:
+    if any(abs(value - 0.5) < _HALF for value in run.coefficients.values()):
+        return True
+    tensors = voting_tensors(run.evidence)
+    shares, errors = changed_sources([t.measurement for t in tensors], [t.coefficients for t in tensors])
+    return bool((shares - 3 * errors > _CHANGED).any())
 
 
 def _strength(trial: Trial) -> tuple[bool, float, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +50,16 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """One fit on the sampled rows. `folder`: its run, within the scan's."""
+    """One fit on the sampled rows. `folder`: its run, within the scan's; `searched`: what shows a merge that was
+    trained on, in standard errors, by the names of the thresholds.
+    """
 
     parents: tuple[str, ...]
     verdict: str
     summary: str
     coefficients: dict[str, float]
     folder: str
+    searched: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

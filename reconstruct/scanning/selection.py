@@ -16,18 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from reconstruct.criteria import THRESHOLDS
 from reconstruct.scanning.inner_products import InnerProducts
 
-__all__ = ["BEYOND_DECOYS", "LARGEST", "NEAR", "Selection", "Subset", "select_candidates"]
+__all__ = ["BEYOND_DECOYS", "CONTENDERS", "LARGEST", "NEAR", "Selection", "Subset", "continued", "select_candidates"]
 
 #: Standard errors by which a candidate must explain more than the best decoy.
 BEYOND_DECOYS = 5.0
 #: Candidates in a selection, at most.
 LARGEST = 4
+#: Candidates that subsets are chosen among, at most.
+CONTENDERS = 14
 #: Cosine of two movements above which regression cannot be trusted to tell them apart.
 NEAR = 0.9
 _MATERIAL = 0.02  # weight below which a pick explains nothing worth a name
-_CONTENDERS = 14
 _RIVAL = 1.25  # unexplained energy over the best subset's up to which another one is worth a fit
 _MUCH = 0.5  # of the chosen subset's residual that a pair with a negative weight may leave, to be tried
 _NOTHING = 1e-13  # share of the energy below which only the arithmetic's own error is left
@@ -96,6 +98,17 @@ def select_candidates(products: InnerProducts, excluded: Sequence[int] = ()) -> 
     )
 
 
+def continued(products: InnerProducts) -> tuple[int, ...]:
+    """Candidates that explain nearly all of the suspect's movement alone, with a coefficient near one: one of the two
+    continues the other.
+    """
+    _, cross, gram = _pooled(products)
+    size = np.diagonal(gram)
+    coefficients = np.divide(cross, size, out=np.zeros(len(cross)), where=size > 0)
+    alone = (np.abs(coefficients - 1) <= THRESHOLDS["derived"]) & (products.cosines > 0)
+    return tuple(int(j) for j in np.flatnonzero(alone & (products.cosines**2 >= THRESHOLDS["derived explained"])))
+
+
 def _contenders(products: InnerProducts) -> list[int]:
     """At most 14: what non-negative least squares over all candidates uses most, what resembles the suspect most, and
     in turn what resembles the rest most.
@@ -120,7 +133,7 @@ def _contenders(products: InnerProducts) -> list[int]:
         if len(pursued) >= len(moving):
             break
     ordered = dict.fromkeys([*used[:6], *pursued, *alike[:6], *used, *alike])
-    return sorted(list(ordered)[:_CONTENDERS])
+    return sorted(list(ordered)[:CONTENDERS])
 
 
 def _largest(products: InnerProducts, contenders: Sequence[int], size: int) -> Subset:

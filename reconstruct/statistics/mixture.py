@@ -92,13 +92,18 @@ def _ripple(folded: NDArray[np.float64]) -> float:
 
 def strata_spikes(steps: NDArray[np.int64]) -> list[Spike]:
     """One Spike per stratum of distance from the nearest source; `steps` is int64 [7, 41]."""
-    upper = [*STRATA[1:], float("inf")]
-    return [spike(steps[i], low, high) for i, (low, high) in enumerate(zip(STRATA, upper, strict=True))]
+    return _spikes(steps, 0)
+
+
+def _spikes(steps: NDArray[np.int64], first: int) -> list[Spike]:
+    """Of the strata from `first` on."""
+    bounds = [*STRATA, float("inf")]
+    return [spike(steps[i], bounds[i], bounds[i + 1]) for i in range(first, len(STRATA))]
 
 
 def decisive_spike(steps: NDArray[np.int64]) -> Spike:
     """All decisive strata together: counts and expectations add, so that strata of other width do not mix."""
-    parts = strata_spikes(steps)[DECISIVE:]
+    parts = _spikes(steps, DECISIVE)
     smooth = sum(p.smooth for p in parts if p.count)
     reproduced = sum(p.reproduced for p in parts)
     excess = reproduced - smooth

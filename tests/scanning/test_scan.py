@@ -69,6 +69,33 @@ def test_three_parents(tmp_path, candidates):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("base", [BASE, None])
+def test_four_parents(tmp_path, candidates, base):
+    shares = {"other-2": 0.4, "ft-docs": 0.3, "ft-code": 0.2, "other-5": 0.1}
+    suspect = merge(tmp_path / "suspect", candidates, shares)
+    result = scan(suspect, candidates, base, folder=tmp_path / "run")
+    assert names(result.parents) == set(shares)
+    assert CandidateKind.LEAD not in kinds(result).values()
+
+
+@pytest.mark.slow
+def test_a_merge_beside_its_continuation_its_child_and_another_merge_of_its_parents(tmp_path, candidates):
+    shares = {"ft-code": 0.6, "ft-docs": 0.4}
+    suspect = merge(tmp_path / "suspect", candidates, shares)
+    tensors = load_file(suspect / "model.safetensors")
+    made = [
+        save(tmp_path / "continued", trained_further(tensors, 0.005, 0.3)),
+        save(tmp_path / "child", blend((0.5, 0.5), [tensors, weights(candidates, "other-0")])),
+        merge(tmp_path / "again", candidates, {"ft-code": 0.8, "ft-docs": 0.2}),
+    ]
+    few = [c for c in candidates if c.name in {"ft-code", "ft-docs", "other-0", "other-1", "ft-code-half"}]
+    result = scan(suspect, [*made, *few], BASE, folder=tmp_path / "run")
+    assert names(result.parents) == set(shares)
+    found = kinds(result)
+    assert {found[path.name] for path in made} <= {CandidateKind.REDUNDANT, CandidateKind.MADE_FROM_SUSPECT}
+
+
+@pytest.mark.slow
 def test_a_merge_trained_afterwards(tmp_path, candidates):
     merged = blend((0.6, 0.4), [weights(candidates, name) for name in ("ft-code", "ft-docs")])
     suspect = save(tmp_path / "suspect", trained_further(merged, 0.05, 0.4))
