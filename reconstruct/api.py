@@ -19,7 +19,8 @@ from reconstruct.byte_size import parse_bytes
 from reconstruct.checkpoints.alignment import Alignment, LeftOut, align, align_models
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.model_set import open_models
-from reconstruct.checkpoints.open import open_checkpoint
+from reconstruct.checkpoints.open import open_model
+from reconstruct.checkpoints.opened_parts import OpenedParts
 from reconstruct.checkpoints.reference import ReferenceKind
 from reconstruct.checkpoints.wire import Wire
 from reconstruct.dataset import Dataset, FullReplay, fit_all, subset, without_duplicates
@@ -98,10 +99,12 @@ def fit(
     }  # fmt: skip
     target = Path(folder) if folder is not None else Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     wire = Wire(sampling.bytes)
-    catalogs, alignment = _open(models, wire, has_base=base is not None)
+    parts: dict[str, bytes] = {}
+    catalogs, alignment = _open(models, wire, parts, has_base=base is not None)
     with RunStore.create(target) as store:
         store.begin(config)
-        store.put("locations", [catalog.reference.address for catalog in catalogs])
+        store.put("locations", [catalog.address for catalog in catalogs])
+        store.keep_opened(parts)
         return _run(store, catalogs, alignment, wire, threads, progress or Silent())
 
 
@@ -129,7 +132,7 @@ def fit_sampled(
     }  # fmt: skip
     with RunStore.create(folder) as store:
         store.begin(config)
-        store.put("locations", [catalog.reference.address for catalog in catalogs])
+        store.put("locations", [catalog.address for catalog in catalogs])
         store.put("coverage", asdict(coverage))
         finished = bool(store.get("finished"))
         if not finished:
@@ -144,7 +147,9 @@ def resume(folder: str | Path, *, threads: int = 0, progress: Progress | None = 
         _demand_fit(store)
         config = store.get("config")
         wire = Wire(SamplingPlan(**config["sampling"]).bytes)
-        catalogs, alignment = _open(config["models"], wire, store.get("locations"), has_base=config["has_base"])
+        catalogs, alignment = _open(
+            config["models"], wire, store.opened(), store.get("locations"), has_base=config["has_base"]
+        )
         store.event("resumed", "")
         return _run(store, catalogs, alignment, wire, threads, progress or Silent())
 
@@ -183,17 +188,17 @@ def refit(
 
 
 def _open(
-    models: Sequence[str], wire: Wire, locations: Sequence[str] | None = None, *, has_base: bool
+    models: Sequence[str], wire: Wire, parts: OpenedParts, locations: Sequence[str] | None = None, *, has_base: bool
 ) -> tuple[list[Catalog], Alignment]:
     """Catalogs and alignment; `locations`: where the models lay when a run began, whatever the working directory is
-    and wherever branches point by now.
+    and wherever branches point by now; `parts`: what was read to open remote files, filled here.
     """
     if len(models) - 1 > _MAXIMUM_SOURCES:
         raise ConfigurationError(
             f"{len(models) - 1} models beside the suspect", subject="parents",
             remedy=f"At most {_MAXIMUM_SOURCES} are compared at once",
         )  # fmt: skip
-    opened = partial(open_checkpoint, wire=wire)
+    opened = partial(open_model, wire=wire, parts=parts)
     catalogs = open_models(locations or models, models, base=1 if has_base else None, open_one=opened)
     catalogs = [catalog.named(model) for catalog, model in zip(catalogs, models, strict=True)]
     return catalogs, align_models(catalogs[0], catalogs[1:])
@@ -241,6 +246,7 @@ def _run_in_stages(
             inner.begin(config | {"sampling": asdict(replace(plan, bytes=None)), "proof": False})
             if coverage.elements < coverage.all_elements:
                 inner.put("coverage", asdict(coverage))
+            inner.put("adapted", store.get("adapted"))
             return _measure_and_conclude(inner, read, part, threads, progress)
 
     run = read_in_stages(store, catalogs, alignment, plan, analyse_stage, progress, (wire.bytes, wire.requests))
@@ -262,6 +268,9 @@ def _note_models(store: RunStore, catalogs: list[Catalog], alignment: Alignment)
     store.put("fingerprint", fingerprint)
     store.put("version", version("merge-reconstruct"))
     store.put("revisions", _revisions(catalogs))
+    adapted = {c.reference.given: c.pair for c in catalogs if c.pair is not None}
+    if adapted:  # a stage under a budget has its run's: it sees sampled files
+        store.put("adapted", adapted)
     store.put("left_out", [asdict(item) for item in alignment.left_out])
     store.put("tensors", len(alignment.tensors))
 
@@ -309,9 +318,13 @@ def _measure_and_conclude(
 
 
 def _revisions(catalogs: Sequence[Catalog]) -> dict[str, str]:
-    """Model as named -> repository and commit that were read."""
-    references = (catalog.reference for catalog in catalogs)
-    return {r.given: r.address for r in references if r.kind is ReferenceKind.REPOSITORY}
+    """Model as named -> repository and commit that were read; of an adapter also its base's, where that is one."""
+    found = {}
+    for catalog in catalogs:
+        remote = [r.address for r in catalog.references if r.kind is ReferenceKind.REPOSITORY]
+        if remote:
+            found[catalog.reference.given] = "+".join(remote)
+    return found
 
 
 def _table(config: dict[str, object]) -> SourceTable:
@@ -382,7 +395,10 @@ def _conclude(
         fits = fit_all(distinct, chosen, workers, seed)
         data = Dataset(remaining, distinct, fits, _sample_kernels(config["kernels"]), chosen, workers, seed, full)
         evidence = analyse(data, advance)
-    evidence = replace(evidence, coverage=Coverage(**coverage) if coverage else None, open_angles=open_angles)
+    evidence = replace(
+        evidence, coverage=Coverage(**coverage) if coverage else None, open_angles=open_angles,
+        recipe=evidence.recipe and replace(evidence.recipe, adapted=store.get("adapted") or {}),
+    )  # fmt: skip
     left_out = tuple(LeftOut(**item) for item in store.get("left_out") or [])
     return Reconstruction(
         config["models"][0], evidence, decide(evidence), left_out, store.folder, store.get("revisions") or {}

@@ -105,8 +105,8 @@ def run_scan(config: ScanConfig, console: Console | None = None) -> Scan:
             assert config.suspect is not None  # the schema demands it
             result = scan(
                 config.suspect, config.candidates, config.base, folder=folder, bytes_per_model=config.sampling.bytes,
-                requests_per_model=config.sampling.requests, seed=config.sampling.seed, threads=config.compute.threads,
-                progress=watch,
+                requests_per_model=config.sampling.requests, most_children=config.most_children,
+                seed=config.sampling.seed, threads=config.compute.threads, progress=watch,
             )  # fmt: skip
     _write_scan(result, config.report, folder / "report", console)
     return result

@@ -169,7 +169,7 @@ def direction_of_descent(e: ModelEvidence, source: int) -> list[Reason]:
     has a slope of 1 on its parent's, and the parent's on the child's one of R^2: it is the parent's that lies below 1.
     Where neither does, the two are nearly one model, and nothing in them says which was there first.
     """
-    gram = sum(t.measurement.moments.gram for t in voting_tensors(e))
+    gram = np.sum([t.measurement.moments.gram for t in voting_tensors(e)], axis=0)
     forward = float(gram[0, source] / max(gram[source, source], 1e-300))
     backward = float(gram[0, source] / max(gram[0, 0], 1e-300))
     own, apart = 1 - backward, abs(1 - forward)
@@ -184,7 +184,7 @@ def slope_in_copies(e: ModelEvidence, tensors: NDArray[np.bool_], other: int) ->
     """How much of the suspect's movement from the base another source shares, in those of the tensors [T] that the
     suspect has from a third one: 1 if it was trained on from the suspect, near 0 if both went their own ways.
     """
-    gram = sum(t.measurement.moments.gram for t, chosen in zip(e.tensors, tensors, strict=True) if chosen)
+    gram = np.sum([t.measurement.moments.gram for t, own in zip(e.tensors, tensors, strict=True) if own], axis=0)
     return float(gram[0, other] / max(gram[0, 0], 1e-300))
 
 

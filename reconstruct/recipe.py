@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from reconstruct.mergekit_parameters import setting_for
 from reconstruct.statistics.moments import Moments
 from reconstruct.statistics.simple_numbers import is_simple
 
-__all__ = ["PARTITIONS", "Cell", "Recipe", "WholeRecipe", "partition_key"]
+__all__ = ["PARTITIONS", "Cell", "Recipe", "WholeRecipe", "partition_key", "with_bases"]
 
 #: How parameters may differ over the model, the simplest first.
 PARTITIONS = ("constant", "filter", "layer", "layer and filter", "tensor")
@@ -62,7 +62,8 @@ class Cell:
 class Recipe:
     """`sources`: model names, pivot first. `pair`: the two sources of a slerp. `keys`: tensor name -> cell key.
     `bits`: coefficients of each tensor to the last bit, where a program's own rounding of them shows. `scales`: cell
-    key -> sum of the weights that the program divided by, where whole numbers do not reproduce as much.
+    key -> sum of the weights that the program divided by, where whole numbers do not reproduce as much. `adapted`: how
+    mergekit names those sources that are adapters, with their base.
     """
 
     hypothesis: str
@@ -77,6 +78,7 @@ class Recipe:
     order: tuple[int, ...] | None = None
     bits: dict[str, tuple[float, ...]] | None = None
     scales: dict[tuple[str, ...], float] | None = None
+    adapted: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, tensor: str) -> Cell:
         """The cell of a tensor; tensors outside every cell take the nearest: same layer, else same group, else any."""
@@ -155,6 +157,9 @@ class Recipe:
 
     def to_mergekit(self) -> dict[str, Any]:
         """The configuration that mergekit takes. Parents whose weight is 0 everywhere are dropped."""
+        return with_bases(self._configuration(), self.adapted)
+
+    def _configuration(self) -> dict[str, Any]:
         if self.pair is not None:
             first, second = self.pair
             models: list[dict[str, Any]] = [{"model": self.sources[first]}, {"model": self.sources[second]}]
@@ -224,6 +229,15 @@ class WholeRecipe:
     def to_yaml(self) -> str:
         """Write the configuration as YAML text."""
         return _as_yaml(self.document)
+
+
+def with_bases(document: dict[str, Any], adapted: Mapping[str, str]) -> dict[str, Any]:
+    """A configuration with adapters named as "base+adapter". `adapted`: name of an adapter -> name of the pair."""
+    models = [model | {"model": adapted.get(model["model"], model["model"])} for model in document["models"]]
+    renamed = document | {"models": models}
+    if (base := document.get("base_model")) is not None:
+        renamed["base_model"] = adapted.get(base, base)
+    return renamed
 
 
 def _as_yaml(document: dict[str, Any]) -> str:

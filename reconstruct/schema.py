@@ -229,12 +229,13 @@ class ScanSamplingConfig:
 
 @dataclass
 class ScanConfig:
-    """`reconstruct scan`. `candidates`: references, or a text file with one a line; `resume`: a run folder to go on
-    with.
+    """`reconstruct scan`. `candidates`: references and model trees ("children:org/base"), or a text file with one a
+    line; `most_children`: repositories of a tree that are compared; `resume`: a run folder to go on with.
     """
 
     suspect: str | None = None
     candidates: Any = None
+    most_children: int = 50
     base: str | None = None
     folder: str | None = None
     resume: str | None = None
@@ -243,6 +244,8 @@ class ScanConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
+        if self.most_children < 1:
+            raise ConfigurationError("must be at least 1", subject="most_children")
         if self.resume:
             if self.suspect or self.candidates or self.base:
                 raise ConfigurationError(

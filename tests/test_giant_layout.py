@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -9,6 +11,9 @@ from support.fake_hub import FakeHub
 from support.giant_layout import WEIGHT, Layout, Repository, Shard, elements
 
 import reconstruct
+from reconstruct.checkpoints.expert_order import find_expert_orders
+from reconstruct.checkpoints.model_set import open_models
+from reconstruct.checkpoints.open import open_model
 from reconstruct.kernels.formats import decode
 from reconstruct.verdict import VerdictKind
 
@@ -62,6 +67,39 @@ def test_models_of_the_layout_are_what_they_are_said_to_be():
     assert abs(np.corrcoef(moved, other - base)[0, 1]) < 0.05
     np.testing.assert_allclose(blend, WEIGHT * tuned + (1 - WEIGHT) * base, rtol=2**-8)
     np.testing.assert_array_equal(elements(name, "blend", 1500, 1600), elements(name, "blend", 1000, 51_000)[500:600])
+
+
+def look_at_the_order(layout):
+    """Requests for the order of the experts of three models, how many were under way at once, and what was found."""
+    models = {"org/suspect": "blend", "org/base": "base", "org/tuned": "fine-tune 1"}
+    contents = {name: Repository(model, layout).contents() for name, model in models.items()}
+    with FakeHub(contents) as hub:
+        suspect, *others = open_models(list(models), open_one=partial(open_model, endpoint=hub.endpoint))
+        for name in models:  # as over a network
+            hub.fault(name, "slow", times=None, value=0.02)
+        hub.clear()
+        hub.most_at_once = 0
+        found = find_expert_orders(suspect, others)
+        return len(hub.requests), hub.most_at_once, hub.bytes_sent, found
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["experts", "fused"])
+def test_the_look_at_the_order_of_the_experts_takes_two_requests_a_layer_and_many_at_once(fused):
+    """Four experts of every layer are looked at: one by one they took four requests each, one after the other."""
+    requests, at_once, sent, found = look_at_the_order(Layout(**SMALL, fused=fused))
+    assert requests == 3 * 2 * SMALL["layers"]
+    assert sent == requests * 2 * 2 * 2048
+    assert at_once >= 8
+    assert found.orders == [{}, {}]
+    assert not found.unclear
+
+
+@pytest.mark.slow
+def test_at_full_scale_that_is_120_requests_a_model():
+    requests, at_once, sent, _ = look_at_the_order(Layout())
+    assert requests == 3 * 120  # 720 one by one
+    assert sent < 3_000_000
+    assert at_once >= 8
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["experts", "fused"])

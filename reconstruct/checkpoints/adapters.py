@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.catalog import ByteSource, Catalog, TensorInfo
+from reconstruct.checkpoints.catalog import ByteSource, Catalog, DerivingSource, FileState, TensorInfo
+from reconstruct.checkpoints.fetch import RangeSource
 from reconstruct.checkpoints.header import read_header
 from reconstruct.checkpoints.inventory import Inventory
 from reconstruct.checkpoints.local import MappedFiles, file_state
 from reconstruct.checkpoints.low_rank import LowRankUpdate
 from reconstruct.checkpoints.matching import not_a_weight
 from reconstruct.checkpoints.pickles import LoadedTensors, open_pickle
-from reconstruct.checkpoints.reference import Reference
+from reconstruct.checkpoints.reference import Reference, repository_named
 from reconstruct.checkpoints.scaled_float8 import Dequantised
 from reconstruct.checkpoints.views import rounded
 from reconstruct.checkpoints.weight_files import read_json, readable
 from reconstruct.errors import CheckpointError
 
-__all__ = ["adapter_files", "base_of", "with_adapter"]
+__all__ = [
+    "CONFIGURATION", "Adapter", "adapter_folder", "adapter_weights", "read_adapter", "undescribed", "with_adapter",
+]  # fmt: skip
 
-_CONFIGURATION = "adapter_config.json"
+CONFIGURATION = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _MERGE_FIRST = "Merge the adapter into its base model first (merge_and_unload in peft)"
 #: Options that make it more than W + scale * B @ A.
@@ -46,60 +49,103 @@ _FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.)")
 
 
-def adapter_files(location: Path) -> tuple[Path, Path] | None:
-    """Configuration and weights of an adapter, if that is all the folder holds; None for anything else."""
-    if location.is_file() and location.name in _WEIGHTS:
-        location = location.parent
-    elif not location.is_dir() or {*location.glob("*.safetensors"), *location.glob("pytorch_model*.bin")} - {
-        location / name for name in _WEIGHTS
-    }:
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was opened and waits for its base. `described`, `weights`: how errors name its two files, the
+    latter as the catalog's shard; `folder`: where it lies, if it does on this machine.
+    """
+
+    reference: Reference
+    configuration: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    source: ByteSource
+    files: tuple[FileState, ...]
+    described: str
+    weights: str
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_variants(self.configuration, self.described)
+
+    @property
+    def base(self) -> str | None:
+        """What it says its base is: a path, or a repository's name."""
+        named = self.configuration.get("base_model_name_or_path")
+        return named if isinstance(named, str) and named else None
+
+    @property
+    def repository(self) -> Reference | None:
+        """The base as a repository of a Hub, at the revision that the adapter names; None if it can be none."""
+        revision = self.configuration.get("revision")
+        name = f"{self.base}@{revision}" if isinstance(revision, str) and revision else self.base
+        return repository_named(name) if name is not None else None
+
+
+def adapter_weights(names: Collection[str]) -> str | None:
+    """The file that holds an adapter's weights, if there are no others among files of these names."""
+    full = (n for n in names if n.endswith(".safetensors") or (n.startswith("pytorch_model") and n.endswith(".bin")))
+    if {*full} - {*_WEIGHTS}:
         return None
-    weights = next((location / name for name in _WEIGHTS if (location / name).is_file()), None)
-    return (location / _CONFIGURATION, weights) if weights is not None else None
+    return next((name for name in _WEIGHTS if name in names), None)
 
 
-def base_of(configuration: Path) -> str | None:
-    """What an adapter says its base is: a path, or a repository's name."""
-    if not configuration.is_file():
-        raise CheckpointError(
-            f"an adapter without {_CONFIGURATION}: rank and scale are not known", subject=str(configuration.parent),
-            remedy="Download the whole folder",
-        )  # fmt: skip
-    named = read_json(configuration).get("base_model_name_or_path")
-    return named if isinstance(named, str) and named else None
+def adapter_folder(location: Path) -> Path | None:
+    """Where an adapter lies, if the folder (or the folder of that file) holds no more than one; None for others."""
+    if location.is_file() and location.name in _WEIGHTS:
+        return location.parent
+    if location.is_dir() and adapter_weights({file.name for file in location.iterdir() if file.is_file()}):
+        return location
+    return None
 
 
-def with_adapter(given: str, base: Catalog, base_name: str) -> Catalog:
-    """The model that an adapter folder makes of `base`, which notes call `base_name`. Raises CheckpointError."""
-    reference = Reference.parse(given)
-    files = adapter_files(reference.path)
-    assert files is not None
-    configuration_file, weights_file = files
-    configuration = read_json(configuration_file)
-    _refuse_variants(configuration, configuration_file)
-    source, stored = _open(weights_file)
-    merge = _Merge(base, base_name, configuration, weights_file)
-    updates = merge.updates(stored)
-    joined = _Joined(str(weights_file), source, base.source)
-    return replace(
-        base, reference=reference, tensors=base.tensors | updates, source=joined,
-        files=(*base.files, file_state(configuration_file), file_state(weights_file)),
+def read_adapter(reference: Reference) -> Adapter | None:
+    """The adapter at a path; None if something else is there. Raises CheckpointError (HeaderError)."""
+    folder = adapter_folder(reference.path)
+    if folder is None:
+        return None
+    described, named = folder / CONFIGURATION, reference.path.name if reference.path.is_file() else None
+    weights = folder / (named or next(name for name in _WEIGHTS if (folder / name).is_file()))
+    if not described.is_file():
+        raise undescribed(str(folder))
+    configuration = read_json(described)
+    source, tensors = _open(weights)
+    files = (file_state(described), file_state(weights))
+    return Adapter(reference, configuration, tensors, source, files, str(described), str(weights), folder)
+
+
+def undescribed(location: str) -> CheckpointError:
+    """The error for an adapter without its configuration."""
+    return CheckpointError(
+        f"an adapter without {CONFIGURATION}: rank and scale are not known", subject=location,
+        remedy="Download the whole folder",
     )  # fmt: skip
 
 
-def _refuse_variants(configuration: Mapping[str, Any], file: Path) -> None:
+def with_adapter(adapter: Adapter, base: Catalog, base_name: str, remark: str = "") -> Catalog:
+    """The model that an adapter makes of `base`, which notes call `base_name` and `remark`. Raises CheckpointError."""
+    merge = _Merge(base, base_name + remark, adapter.configuration, adapter.weights)
+    updates = merge.updates(adapter.tensors)
+    stored = base.source.stored if isinstance(base.source, DerivingSource) else base.source
+    joined = _JoinedRanges if isinstance(stored, RangeSource) else _Joined
+    return replace(
+        base, reference=adapter.reference, tensors=base.tensors | updates,
+        source=joined(adapter.weights, adapter.source, stored), files=(*base.files, *adapter.files),
+        adapted=replace(base.reference, given=base_name),
+    )  # fmt: skip
+
+
+def _refuse_variants(configuration: Mapping[str, Any], file: str) -> None:
     said = configuration.get("peft_type")
     if said != "LORA":
-        raise CheckpointError(f"an adapter of type {said}, not LORA", subject=str(file), remedy=_MERGE_FIRST)
+        raise CheckpointError(f"an adapter of type {said}, not LORA", subject=file, remedy=_MERGE_FIRST)
     if variant := next((name for name in _VARIANTS if configuration.get(name)), None):
         raise CheckpointError(
-            f"{variant} makes it more than a low-rank sum, which is not recomputed", subject=str(file),
-            remedy=_MERGE_FIRST,
-        )  # fmt: skip
+            f"{variant} makes it more than a low-rank sum, which is not recomputed", subject=file, remedy=_MERGE_FIRST
+        )
     start = configuration.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_RESIDUAL_STARTS):
         raise CheckpointError(
-            f"init_lora_weights={start} changes the base as well, which is not recomputed", subject=str(file),
+            f"init_lora_weights={start} changes the base as well, which is not recomputed", subject=file,
             remedy=_MERGE_FIRST,
         )  # fmt: skip
 
@@ -135,10 +181,23 @@ class _Joined:
         self._of(tensor).release(tensor, start, stop)
 
 
+class _JoinedRanges(_Joined):
+    """The same where a request for the base is dear."""
+
+    def __init__(self, shard: str, adapter: ByteSource, base: ByteSource) -> None:
+        super().__init__(shard, adapter, base)
+        assert isinstance(base, RangeSource)
+        self._ranges = base
+
+    def fetch(self, shard: str, begin: int, end: int) -> bytes | memoryview:
+        """Bytes [begin, end) of one of the base's shards: of the adapter's tensors none is served as it is stored."""
+        return self._ranges.fetch(shard, begin, end)
+
+
 class _Merge:
     """Which tensors of the base an adapter changes, and into what."""
 
-    def __init__(self, base: Catalog, base_name: str, configuration: Mapping[str, Any], file: Path) -> None:
+    def __init__(self, base: Catalog, base_name: str, configuration: Mapping[str, Any], file: str) -> None:
         self._inventory, self._base_name = Inventory(base), base_name
         self._configuration, self._file = configuration, file
 
@@ -205,4 +264,4 @@ class _Merge:
         return alpha / math.sqrt(rank) if self._configuration.get("use_rslora") else alpha / rank
 
     def _error(self, message: str) -> CheckpointError:
-        return CheckpointError(message, subject=str(self._file), remedy="Check that this is the adapter's base model")
+        return CheckpointError(message, subject=self._file, remedy="Check that this is the adapter's base model")

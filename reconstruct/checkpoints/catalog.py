@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.reference import Reference, ReferenceKind
+from reconstruct.checkpoints.reference import Reference, ReferenceKind, base_and_adapter
 
 __all__ = ["ByteSource", "Catalog", "DerivedTensor", "DerivingSource", "FileState", "TensorInfo", "stored_parts"]
 
@@ -133,18 +133,40 @@ def stored_parts(tensor: TensorInfo, start: int, stop: int) -> list[tuple[Tensor
 
 @dataclass(frozen=True)
 class Catalog:
-    """All tensors of one checkpoint, its configuration, and the source of its bytes, which also serves derived ones."""
+    """All tensors of one checkpoint, its configuration, and the source of its bytes, which also serves derived ones.
+    `adapted`: the base, where `reference` is an adapter to it.
+    """
 
     reference: Reference
     tensors: dict[str, TensorInfo]
     source: ByteSource
     files: tuple[FileState, ...]
     configuration: dict[str, Any] = field(default_factory=dict)
+    adapted: Reference | None = None
 
     def __post_init__(self) -> None:
         # Alignment makes derived tensors of any catalog, whoever opened it.
         if not isinstance(self.source, DerivingSource):
             object.__setattr__(self, "source", DerivingSource(self.source))
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """What it is made of: one checkpoint, or a base and an adapter."""
+        return (self.reference,) if self.adapted is None else (self.adapted, self.reference)
+
+    @property
+    def address(self) -> str:
+        """What names the same model later: "org/name@commit", an absolute path; "base+adapter" of these."""
+        return "+".join(reference.address for reference in self.references)
+
+    @property
+    def pair(self) -> str | None:
+        """How mergekit names an adapter with its base: "base+adapter", by their names as given; None for others."""
+        if self.adapted is None:
+            return None
+        given = self.reference.given
+        # Whoever gave the pair gave its name.
+        return given if base_and_adapter(given) is not None else f"{self.adapted.given}+{given}"
 
     def named(self, given: str) -> Catalog:
         """The same checkpoint under the name that the user, or a run, knows it by."""
@@ -160,8 +182,9 @@ class Catalog:
         SHA-256 digest.
         """
         digest = hashlib.sha256()
-        if self.reference.kind is ReferenceKind.REPOSITORY:
-            digest.update(f"{self.reference.address}\0".encode())
+        for reference in self.references:
+            if reference.kind is ReferenceKind.REPOSITORY:
+                digest.update(f"{reference.address}\0".encode())
         for file in self.files:
             digest.update(f"{file.name}\0{file.size}\0{file.version}\0".encode())
         for name in sorted(self.tensors):

@@ -12,14 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.checkpoints.catalog import Catalog, TensorInfo
-from reconstruct.checkpoints.fused_modules import expert_parts, experts_block, fused_tensors
+from reconstruct.checkpoints.catalog import Catalog
+from reconstruct.checkpoints.expert_samples import ExpertSamples, Spot, routers
 from reconstruct.checkpoints.inventory import Inventory
-from reconstruct.checkpoints.layouts import ROUTERS
-from reconstruct.checkpoints.matching import not_a_weight
-from reconstruct.checkpoints.module_names import short_name
 from reconstruct.checkpoints.views import reordered
-from reconstruct.kernels.formats import decode
 
 __all__ = ["ExpertOrders", "Search", "find_expert_orders", "reorder_experts"]
 
@@ -28,7 +24,7 @@ __all__ = ["ExpertOrders", "Search", "find_expert_orders", "reorder_experts"]
 ExpertOrders = Sequence[Mapping[str, tuple[int, ...]]]
 
 _CHECKED, _CONFIRMED = 4, 16  # experts looked at, in every block; where these do not correlate
-_RUN = 2048  # weights of an expert that are read
+_TOGETHER = 8  # blocks whose routers are in memory at once
 _UNRELATED = 0.2  # cosine below which experts of one number are not the same expert
 _SAME = 0.5  # cosine from which they are
 _MARGIN = 0.1  # by which the router rows of the same expert are closer than any others
@@ -45,20 +41,22 @@ class Search:
 
 def find_expert_orders(suspect: Catalog, others: Sequence[Catalog]) -> Search:
     """Compare a few experts of every block; where they do not correlate, look for the order in which they do."""
-    ours = _Experts(suspect)
+    ours = ExpertSamples(suspect)
+    looked_at = {block: ours.seams(block, _CHECKED) for block, experts in ours.blocks.items() if len(experts) > 1}
     orders: list[dict[str, tuple[int, ...]]] = []
     unclear: list[tuple[str, str]] = []
-    for theirs in map(_Experts, others):
+    for theirs in map(ExpertSamples, others):
+        spots = _comparable(ours, theirs, looked_at)
+        same = {block: range(len(ours.blocks[block])) for block in spots}
+        cosines = _least_cosines(ours, theirs, same, spots)
+        differing = [block for block, cosine in cosines.items() if cosine < _UNRELATED]
         found: dict[str, tuple[int, ...]] = {}
-        for block, experts in ours.blocks.items():
-            partners = theirs.blocks.get(block, [])
-            if len(experts) < 2 or [e.shape for e in experts] != [e.shape for e in partners]:
-                continue
-            order = _order(ours, theirs, block)
-            if order is None:
-                unclear.append((block, theirs.inventory.given))
-            elif order != tuple(range(len(order))):
-                found[block] = order
+        for some in (differing[k : k + _TOGETHER] for k in range(0, len(differing), _TOGETHER)):
+            proposed = _proposed(ours, theirs, some)
+            more = {block: ours.middles(block, _CONFIRMED) for block in proposed}
+            confirmed = _least_cosines(ours, theirs, proposed, more)
+            found |= {block: order for block, order in proposed.items() if confirmed[block] >= _SAME}
+        unclear += [(block, theirs.inventory.given) for block in differing if block not in found]
         orders.append(found)
     return Search(orders, tuple(unclear))
 
@@ -74,74 +72,51 @@ def reorder_experts(inventory: Inventory, orders: Mapping[str, tuple[int, ...]])
             theirs = order[int(number)]
             if (partner := inventory.named(f"{block}{theirs}.{rest}")) is not None:
                 inventory.give_instead(short, partner, note.format(theirs))
-        for short, info in _routers(inventory, block):
+        for short, info in routers(inventory, block):
             if info.shape[:1] == (len(order),):
                 rows = f"rows in the order of the experts, which is another in {inventory.given}"
                 inventory.give_instead(short, reordered(info, order), rows)
 
 
-def _routers(inventory: Inventory, block: str) -> list[tuple[str, TensorInfo]]:
-    shorts = [block.removesuffix("experts.") + ending for ending in ROUTERS]
-    return [(short, info) for short in shorts if (info := inventory.named(short)) is not None]
+def _comparable(
+    ours: ExpertSamples, theirs: ExpertSamples, looked_at: Mapping[str, Sequence[Spot]]
+) -> dict[str, Sequence[Spot]]:
+    """The spots of the blocks that can be compared; other ones where a matrix is not to be had in both."""
+    found = {}
+    for block, spots in looked_at.items():
+        for these in (spots, ours.middles(block, _CHECKED)):
+            if ours.compares(theirs, these):
+                found[block] = these
+                break
+    return found
 
 
-class _Experts:
-    """One matrix of every expert of every block of a checkpoint, in whatever way they are stored."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.inventory = Inventory(catalog)
-        self._samples: dict[tuple[str, int], NDArray[np.float64]] = {}  # the suspect's are asked for by every model
-        numbered: dict[str, dict[int, TensorInfo]] = {}
-        for info in self._matrices():
-            short = short_name(info.name)
-            block = experts_block(short)
-            number, _, kind = short.removeprefix(block).partition(".")
-            if number.isdecimal() and kind == "up_proj.weight" and not_a_weight(info) is None:
-                numbered.setdefault(block, {})[int(number)] = info
-        self.blocks = {
-            block: [experts[n] for n in range(len(experts))]
-            for block, experts in numbered.items()
-            if block and sorted(experts) == list(range(len(experts)))
-        }
-
-    def _matrices(self) -> list[TensorInfo]:
-        found = [info for name, info in self.inventory.tensors.items() if "experts." in name]
-        for info, entry in fused_tensors(self.inventory):
-            if entry.of_experts and "up" in entry.labels and len(info.shape) == 3:
-                parts = expert_parts(self.inventory, info, entry, [self.inventory])
-                found += parts if not isinstance(parts, str) else []
-        return found
-
-    def values(self, info: TensorInfo, start: int, stop: int) -> NDArray[np.float64]:
-        """Elements [start, stop), as float64."""
-        return decode(self.inventory.catalog.source.read(info, start, stop), info.dtype).astype(np.float64)
-
-    def sample(self, block: str, expert: int) -> NDArray[np.float64]:
-        """A run from the middle of an expert's matrix, float64 [n]."""
-        if (block, expert) not in self._samples:
-            info = self.blocks[block][expert]
-            start = max((info.elements - _RUN) // 2, 0)
-            self._samples[block, expert] = self.values(info, start, min(start + _RUN, info.elements))
-        return self._samples[block, expert]
-
-    def router(self, block: str) -> NDArray[np.float64] | None:
-        """Its router's rows, float64 [experts, hidden], without what all have in common."""
-        for _, info in _routers(self.inventory, block):
-            if len(info.shape) == 2 and info.shape[0] == len(self.blocks[block]) and not_a_weight(info) is None:
-                rows = self.values(info, 0, info.elements).reshape(info.shape)
-                return np.asarray(rows - rows.mean(axis=0))
-        return None
+def _least_cosines(
+    ours: ExpertSamples, theirs: ExpertSamples, orders: Mapping[str, Sequence[int]], spots: Mapping[str, Sequence[Spot]]
+) -> dict[str, float]:
+    """Of each block, the least cosine of sampled weights with those of the partner in the given order."""
+    ours.fetch(spot for block in orders for spot in spots[block])
+    theirs.fetch(spot.of(orders[block][spot.expert]) for block in orders for spot in spots[block])
+    return {
+        block: min(_cosine(ours.sample(s), theirs.sample(s.of(order[s.expert]))) for s in spots[block])
+        for block, order in orders.items()
+    }
 
 
-def _order(ours: _Experts, theirs: _Experts, block: str) -> tuple[int, ...] | None:
-    """For each expert of ours its number in theirs; None if they correlate in no order."""
-    count = len(ours.blocks[block])
-    same = tuple(range(count))
-    if _least_cosine(ours, theirs, block, same, _CHECKED) >= _UNRELATED:
-        return same
-    one, other = ours.router(block), theirs.router(block)
-    if one is None or other is None or one.shape != other.shape:
-        return None
+def _proposed(ours: ExpertSamples, theirs: ExpertSamples, blocks: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """For each expert of ours its number in theirs, by the rows of the routers, in the blocks where they say so."""
+    one, other = ours.router_rows(blocks), theirs.router_rows(blocks)
+    found = {}
+    for block in blocks:
+        rows, others = one.get(block), other.get(block)
+        if rows is None or others is None or rows.shape != others.shape:
+            continue
+        if (order := _matched(rows, others)) is not None:
+            found[block] = order
+    return found
+
+
+def _matched(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[int, ...] | None:
     from scipy.optimize import linear_sum_assignment  # here: most models never need it
 
     cosines = _cosines(one, other)
@@ -151,16 +126,11 @@ def _order(ours: _Experts, theirs: _Experts, block: str) -> tuple[int, ...] | No
     rest = cosines.copy()
     rest[rows, columns] = -1
     clear = (matched >= _SAME) & (matched - np.maximum(rest.max(axis=0)[columns], rest.max(axis=1)) >= _MARGIN)
-    if order == same or clear.mean() < _CLEAR:
-        return None
-    return order if _least_cosine(ours, theirs, block, order, _CONFIRMED) >= _SAME else None
+    return order if order != tuple(range(len(order))) and clear.mean() >= _CLEAR else None
 
 
-def _least_cosine(ours: _Experts, theirs: _Experts, block: str, order: Sequence[int], experts: int) -> float:
-    """Of the sampled weights of some experts, evenly spread, with their partners."""
-    chosen = np.unique(np.linspace(0, len(order) - 1, experts).astype(int)).tolist()
-    pairs = [(ours.sample(block, n)[None], theirs.sample(block, order[n])[None]) for n in chosen]
-    return min(float(_cosines(one, other)[0, 0]) for one, other in pairs)
+def _cosine(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return 1.0 if np.array_equal(one, other) else float(_cosines(one[None], other[None])[0, 0])
 
 
 def _cosines(rows: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,14 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
-from huggingface_hub.utils import httpx
 
+from reconstruct.checkpoints.adapters import Adapter
 from reconstruct.checkpoints.catalog import Catalog, FileState
 from reconstruct.checkpoints.hub_refusals import Asked
-from reconstruct.checkpoints.hub_requests import Address, HubRequests
+from reconstruct.checkpoints.hub_requests import Address, HubRequests, any_length
+from reconstruct.checkpoints.opened_parts import OpenedParts
 from reconstruct.checkpoints.ranged_reads import RangedReads
 from reconstruct.checkpoints.reference import Reference
-from reconstruct.checkpoints.remote_catalog import remote_catalog
+from reconstruct.checkpoints.remote_catalog import RemotePlace, remote_model
 from reconstruct.checkpoints.retries import RetryPolicy
 from reconstruct.checkpoints.wire import Wire
 from reconstruct.errors import RemoteError
@@ -38,10 +39,13 @@ def open_repository(
     *,
     retries: RetryPolicy | None = None,
     timeout: float = 60.0,
-) -> Catalog:
-    """The catalog of a repository; its reference names the commit, which is all that is read from then on.
+    parts: OpenedParts | None = None,
+) -> Catalog | Adapter:
+    """The catalog of a repository, or the adapter that is all it holds; its reference names the commit, which is all
+    that is read from then on.
 
-    `endpoint`: the Hub, else the one that HF_ENDPOINT names; `timeout` in seconds for every piece of an answer.
+    `endpoint`: the Hub, else the one that HF_ENDPOINT names; `timeout` in seconds for every piece of an answer;
+    `parts`: what was read to open files earlier, and is from now on.
 
     Raises RemoteError (no such repository or revision, no access, not in the cache while offline), UnreachableError,
     CheckpointError for what holds no weights, HeaderError, and BudgetExhausted.
@@ -50,21 +54,19 @@ def open_repository(
     repository, revision = str(reference.location), reference.revision or constants.DEFAULT_REVISION
     requests = HubRequests(hub, wire, retries or RetryPolicy(), timeout)
     commit, files = _in_cache(repository, revision) if is_offline_mode() else _listed(requests, repository, revision)
-    return remote_catalog(
-        replace(reference, revision=commit),
-        files,
-        RangedReads(requests, repository, commit, files),
-        location=f"{repository}@{commit}",
-        cached=_cached(repository, commit, files),
-        download=f"Download it (hf download {repository} --revision {commit}), and give the folder",
-    )
+    place = RemotePlace(
+        files, RangedReads(requests, repository, commit, files), f"{repository}@{commit}",
+        f"Download it (hf download {repository} --revision {commit}), and give the folder",
+        _cached(repository, commit, files), parts if parts is not None else {},
+    )  # fmt: skip
+    return remote_model(replace(reference, revision=commit), place)
 
 
 def _listed(requests: HubRequests, repository: str, revision: str) -> tuple[str, dict[str, FileState]]:
     """The commit behind a revision, and the files in its topmost folder."""
     asked = Asked(requests.endpoint, repository, revision)
     url = f"{requests.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
-    answer = requests.get(Address(url), asked, _any_length)
+    answer = requests.get(Address(url), asked, any_length)
     try:
         found = json.loads(answer)
         commit, siblings = str(found["sha"]), [_file(sibling) for sibling in found["siblings"]]
@@ -78,12 +80,6 @@ def _listed(requests: HubRequests, repository: str, revision: str) -> tuple[str,
             f"revision {revision!r} was asked for, and {requests.endpoint} answers with {commit!r}", subject=repository
         )
     return commit, {file.name: file for file in siblings if "/" not in file.name}
-
-
-def _any_length(response: httpx.Response) -> None:
-    """A listing is as long as it is."""
-    if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
-        raise RemoteError(f"an answer that no Hub gives (status {response.status_code})", subject=str(response.url))
 
 
 def _file(sibling: Mapping[str, Any]) -> FileState:

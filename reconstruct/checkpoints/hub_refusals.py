@@ -14,15 +14,15 @@ _LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a Hub: a repository, at a revision, and a file of it if it was one."""
+    """What was asked of a Hub: a repository, at a revision if one was named, and a file of it if it was one."""
 
     endpoint: str
     repository: str
-    revision: str
+    revision: str = ""
     file: str | None = None
 
     def __str__(self) -> str:
-        place = f"{self.repository}@{self.revision}"
+        place = f"{self.repository}@{self.revision}" if self.revision else self.repository
         return f"{place}/{self.file}" if self.file is not None else place
 
     @property

@@ -17,7 +17,7 @@ from reconstruct.checkpoints.retries import RetryPolicy
 from reconstruct.checkpoints.wire import Transfer, Wire
 from reconstruct.errors import RemoteError, UnreachableError
 
-__all__ = ["Address", "Check", "HubRequests", "Repeat", "host_of"]
+__all__ = ["Address", "Check", "HubRequests", "Repeat", "any_length", "host_of"]
 
 _REDIRECTS = 5
 _REPEATED = {408, 425, 429}  # and all of 5xx
@@ -36,6 +36,12 @@ class Repeat(Exception):  # noqa: N818  (it asks for something)
 #: Looks at the head of an answer that is no redirect and no refusal: the bytes its body must have, None if any number
 #: will do. Raises Repeat, or RemoteError for what no repetition would change.
 Check = Callable[[httpx.Response], int | None]
+
+
+def any_length(response: httpx.Response) -> None:
+    """A `Check` for listings, which are as long as they are."""
+    if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
+        raise RemoteError(f"an answer that no Hub gives (status {response.status_code})", subject=str(response.url))
 
 
 def host_of(url: str) -> tuple[str, str]:

@@ -6,9 +6,11 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
+from reconstruct.checkpoints.adapters import Adapter
 from reconstruct.checkpoints.catalog import Catalog, FileState
+from reconstruct.checkpoints.opened_parts import OpenedParts
 from reconstruct.checkpoints.reference import Reference
-from reconstruct.checkpoints.remote_catalog import remote_catalog
+from reconstruct.checkpoints.remote_catalog import RemotePlace, remote_model
 from reconstruct.checkpoints.retries import RetryPolicy
 from reconstruct.checkpoints.wire import Wire
 from reconstruct.errors import RemoteError, UnreachableError
@@ -80,8 +82,11 @@ class StoredFiles:
         return RemoteError(f"cannot be read ({_reason(error)})", subject=subject, remedy=_CHECK)
 
 
-def open_url(reference: Reference, wire: Wire, *, retries: RetryPolicy | None = None) -> Catalog:
-    """The catalog of the folder or file at a URL.
+def open_url(
+    reference: Reference, wire: Wire, *, retries: RetryPolicy | None = None, parts: OpenedParts | None = None
+) -> Catalog | Adapter:
+    """The catalog of the folder or file at a URL, or the adapter that is all it holds. `parts`: what was read to open
+    files earlier, and is from now on.
 
     Raises RemoteError (unknown protocol, a package that is missing, nothing there, no access), UnreachableError,
     CheckpointError for what holds no weights, HeaderError, and BudgetExhausted.
@@ -104,15 +109,10 @@ def open_url(reference: Reference, wire: Wire, *, retries: RetryPolicy | None = 
     if named is not None and named not in files:
         raise RemoteError("no such file or folder", subject=url, remedy="Check the URL")
     location = posixpath.dirname(url) if whole else url
-    return remote_catalog(
-        reference,
-        files,
-        StoredFiles(filesystem, folder, location, files, wire, retries or RetryPolicy()),
-        location=location,
-        cached={},
-        named=named,
-        download="Copy it to this machine, and give the file",
-    )
+    stored = StoredFiles(filesystem, folder, location, files, wire, retries or RetryPolicy())
+    remedy = "Copy it to this machine, and give the file"
+    place = RemotePlace(files, stored, location, remedy, parts=parts if parts is not None else {})
+    return remote_model(reference, place, named)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,7 @@ from pathlib import Path
 from reconstruct.checkpoints.weight_choice import WEIGHT_SUFFIXES
 from reconstruct.errors import CheckpointError
 
-__all__ = ["Reference", "ReferenceKind"]
+__all__ = ["Reference", "ReferenceKind", "base_and_adapter", "repository_named"]
 
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)$")
 #: What the Hugging Face Hub allows as the name of an organisation or user, and of a repository.
@@ -86,6 +87,31 @@ class Reference:
             subject=given,
             remedy="Give a folder with *.safetensors, one weights file, or a repository as org/name@revision",
         )
+
+
+def repository_named(name: str) -> Reference | None:
+    """The repository of that name on a Hub, whatever lies on disk; None for what can be none."""
+    try:
+        return Reference.parse(f"hf://{name}")
+    except CheckpointError:
+        return None
+
+
+def base_and_adapter(given: str) -> tuple[str, str] | None:
+    """The two references of "base+adapter", as mergekit writes it; None for what is no such pair.
+
+    A "+" may stand in paths and in names of branches, too: what is there is meant as it is, and a pair only where both
+    of its parts can be references.
+    """
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        if Path(given).expanduser().exists():
+            return None
+    for match in re.finditer(r"\+", given):
+        pair = given[: match.start()], given[match.end() :]
+        with contextlib.suppress(CheckpointError):
+            if all(Reference.parse(part) for part in pair):
+                return pair
+    return None
 
 
 def _parse_url(given: str, scheme: str, rest: str) -> Reference:

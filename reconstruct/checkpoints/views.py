@@ -43,9 +43,9 @@ def reordered(whole: TensorInfo, order: tuple[int, ...]) -> TensorInfo:
 
 
 def rounded(whole: TensorInfo, dtype: str, name: str) -> TensorInfo:
-    """`whole` under another name, its elements rounded to the nearest of `dtype` (of 16 bits or more)."""
-    if whole.dtype == dtype:
-        return part(whole, 0, whole.shape, name)
+    """`whole` under another name, its elements rounded to the nearest of `dtype` (of 16 bits or more). Its source is
+    asked for it by the name that it has there.
+    """
     size = whole.elements * np.dtype(FLOAT_FORMATS[dtype].storage).itemsize
     return Rounded(name, dtype, whole.shape, DerivedTensor.place(whole), 0, size, whole)
 
@@ -154,4 +154,7 @@ class Rounded(_View):
 
     def compute(self, source: ByteSource, start: int, stop: int) -> NDArray[np.generic]:
         """See `DerivedTensor`."""
-        return encode_nearest(decode(source.read(self.whole, start, stop), self.whole.dtype), self.dtype)
+        stored = source.read(self.whole, start, stop)
+        if self.whole.dtype == self.dtype:
+            return stored
+        return encode_nearest(decode(stored, self.whole.dtype), self.dtype)

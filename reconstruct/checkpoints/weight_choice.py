@@ -14,7 +14,7 @@ from typing import Any
 from reconstruct.errors import CheckpointError
 
 __all__ = ["INDEX_SUFFIX", "PICKLES", "WEIGHT_SUFFIXES", "FileListing", "WeightChoice", "choose_weights", "json_object",
-           "refuse_foreign_content", "weight_map"]  # fmt: skip
+           "only_an_adapter", "refuse_foreign_content", "weight_map"]  # fmt: skip
 
 INDEX_SUFFIX = ".index.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
@@ -107,11 +107,7 @@ def _of_folder(listing: FileListing) -> WeightChoice:
 
 def _no_weights(listing: FileListing) -> CheckpointError:
     if any(name in listing.names for name in _ADAPTER):
-        return CheckpointError(
-            "only an adapter, no full weights",
-            subject=listing.location,
-            remedy="Merge the adapter into its base model first (merge_and_unload in peft)",
-        )
+        return only_an_adapter(listing.location)
     names = sorted(listing.names)
     if foreign := [name for name in names if _suffix(name) in _FOREIGN]:
         return CheckpointError(
@@ -128,6 +124,14 @@ def _no_weights(listing: FileListing) -> CheckpointError:
     what = "repository" if listing.remote else "folder"
     remedy = "Expected *.safetensors (with an index if sharded) or pytorch_model*.bin"
     return CheckpointError(f"no weights in this {what}", subject=listing.location, remedy=remedy)
+
+
+def only_an_adapter(location: str) -> CheckpointError:
+    """The error for an adapter where full weights are needed."""
+    return CheckpointError(
+        "only an adapter, no full weights", subject=location,
+        remedy="Merge the adapter into its base model first (merge_and_unload in peft)",
+    )  # fmt: skip
 
 
 def _check_complete(listing: FileListing, files: list[str]) -> None:

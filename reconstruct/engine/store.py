@@ -4,6 +4,7 @@
     tensor    one row a measured tensor: facts as JSON
     moments   its sums over all elements
     sample    positions and values of its sampled elements
+    opened    headers and configurations of remote files, by their versions
     replay    results of replays over all elements, by the digest of what was replayed
     event     what happened when
 
@@ -16,7 +17,8 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +50,7 @@ create table if not exists tensor (position integer primary key, name text not n
 create table if not exists moments (position integer primary key, arrays blob not null);
 create table if not exists sample (position integer primary key, arrays blob not null);
 create table if not exists replay (key text primary key, tensor text not null, arrays blob not null);
+create table if not exists opened (key text primary key, data blob not null);
 create table if not exists event (time text not null, kind text not null, detail text not null);
 """
 
@@ -158,6 +161,18 @@ class RunStore:
     def events(self) -> list[tuple[str, str, str]]:
         """All that happened: time, kind, detail."""
         return [(str(a), str(b), str(c)) for a, b, c in self._read("select time, kind, detail from event")]
+
+    def keep_opened(self, parts: Mapping[str, bytes]) -> None:
+        """Keep what was read to open remote files (see `OpenedParts`)."""
+        text = "insert or replace into opened values (?, ?)"
+        self._write(*((text, (key, zlib.compress(data, 1))) for key, data in parts.items()))
+
+    def opened(self) -> dict[str, bytes]:
+        """What was kept so. Raises StoreError if it is damaged."""
+        try:
+            return {str(key): zlib.decompress(data) for key, data in self._read("select key, data from opened")}
+        except zlib.error as error:
+            raise StoreError(f"damaged headers ({error})", subject=str(self.folder), remedy="Start a new run") from None
 
     def save_measurement(self, position: int, measurement: Measurement) -> None:
         """Commit one finished tensor."""

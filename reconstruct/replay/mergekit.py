@@ -25,7 +25,7 @@ import torch
 from reconstruct.checkpoints.open import open_checkpoint
 from reconstruct.errors import CheckpointError, ConfigurationError, ReconstructError
 
-__all__ = ["KNOWN_VERSION", "MergekitReplay", "RecipeOutput"]
+__all__ = ["KNOWN_VERSION", "AdaptedFolder", "Folders", "MergekitReplay", "RecipeOutput"]
 
 KNOWN_VERSION = "0.1.5"
 _VERSION = next((found.version for found in importlib.metadata.distributions(name="mergekit")), "none")
@@ -37,6 +37,21 @@ _USED = {  # of mergekit, by module
     "io.tasks": "FinalizeModel LoaderCache SaveTensor TensorWriterTask", "merge_methods": "registered_methods",
 }  # fmt: skip
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")  # files of which a tokenizer has at least one
+
+
+@dataclass(frozen=True)
+class AdaptedFolder:
+    """A local folder and one with a LoRA adapter to it, which mergekit has peft merge: into a subfolder of `merged`, or
+    not again if it is there.
+    """
+
+    base: Path
+    adapter: Path
+    merged: Path
+
+
+#: Reference as a configuration writes it -> where that model lies.
+Folders = Mapping[str, Path | AdaptedFolder]
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,8 @@ class MergekitReplay:
     threads as torch has here (the last bits of DARE and karcher depend on their number, as sums of large tensors do).
 
     `document`: the configuration, not changed. `folders`: reference as it writes it ("org/a", "org/a@revision",
-    "org/a+adapter") -> local folder with config.json and weights. `seed`: of `--random-seed`; else torch's state.
+    "org/a+adapter") -> local folder with config.json and weights, or a base's and an adapter's. `seed`: of
+    `--random-seed`; else torch's state.
 
     `names`: the output's tensors in the order of the plan (model_stock leaves out, when their turn comes, optional ones
     that too few models have). `methods`: the merge methods. `random`: whether they draw random numbers.
@@ -61,9 +77,11 @@ class MergekitReplay:
     folder), CheckpointError (folder without config.json or weights), ReconstructError (a mergekit that is not known).
     """
 
-    def __init__(self, document: Mapping[str, Any], folders: Mapping[str, Path], *, seed: int | None = None) -> None:
+    def __init__(self, document: Mapping[str, Any], folders: Folders, *, seed: int | None = None) -> None:
         self._seed, self._program, self._paths = seed, _program(), dict[str, str]()
-        with self._inside():
+        if cache := next((str(place.merged) for place in folders.values() if isinstance(place, AdaptedFolder)), None):
+            self._program.options = self._program.options.model_copy(update={"lora_merge_cache": cache})
+        with self._inside(progress="lora_merge_cache" in self._program.options.model_fields_set):
             configuration = self._read(document, folders)
             self.methods: tuple[str, ...] = (configuration.merge_method,)
             self._models = sorted(configuration.referenced_models(), key=str)
@@ -108,7 +126,7 @@ class MergekitReplay:
         finally:
             self._reset()
 
-    def _read(self, document: Mapping[str, Any], folders: Mapping[str, Path]) -> Any:
+    def _read(self, document: Mapping[str, Any], folders: Folders) -> Any:
         """The configuration, validated by mergekit, with local folders in place of its references."""
         try:
             configuration = self._program.MergeConfiguration.model_validate(document)
@@ -124,13 +142,20 @@ class MergekitReplay:
             if (name := str(reference)) not in folders:
                 missing[name] = f"{name}: ./{Path(name).name}"
                 return reference
-            if not (folder := Path(folders[name])).is_dir():
-                raise CheckpointError("no such folder", subject=str(folder), remedy=f"It should hold {name}")
+            place = folders[name]
+            adapter = place.adapter if isinstance(place, AdaptedFolder) else None
+            folder = place.base if isinstance(place, AdaptedFolder) else Path(place)
+            for part in (folder, *([adapter] if adapter is not None else [])):
+                if not part.is_dir():
+                    raise CheckpointError("no such folder", subject=str(part), remedy=f"It should hold {name}")
             path = str(folder.absolute())
             while self._paths.setdefault(path, name) != name:  # two names are two models to mergekit, and a base that
                 path += "/."  # is also an input by another name counts differently
             # A mapping, not a string: in a string, "@" and "+" of the path would mean a revision and an adapter.
-            return type(reference)(model={"path": path}, override_architecture=reference.override_architecture)
+            lora = {"path": str(adapter.absolute())} if adapter is not None else None
+            return type(reference)(
+                model={"path": path}, lora=lora, override_architecture=reference.override_architecture
+            )
 
         configuration = _with_references(configuration, self._program.ModelReference, localized)
         if missing:
@@ -197,10 +222,10 @@ class MergekitReplay:
             self._program.LoaderCache.loaders.pop(model, None)
 
     @contextlib.contextmanager
-    def _inside(self, *, tokenizer: bool = False) -> Iterator[None]:
+    def _inside(self, *, tokenizer: bool = False, progress: bool = False) -> Iterator[None]:
         """Around every call of mergekit: silence, and errors with a subject and a remedy."""
         try:
-            with _hidden(progress=tokenizer):
+            with _hidden(progress=tokenizer or progress):
                 yield
         except Exception as error:
             raise (

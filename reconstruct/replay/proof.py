@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
@@ -14,12 +13,15 @@ from reconstruct.replay.comparison import CheckState, TensorCheck, compare
 from reconstruct.replay.mergekit import KNOWN_VERSION, MergekitReplay, RecipeOutput
 from reconstruct.replay.thread_counts import thread_count_behind, threads_of_torch
 
+if TYPE_CHECKING:
+    from reconstruct.replay.mergekit import Folders
+
 __all__ = ["prove"]
 
 
 def prove(
     document: Mapping[str, Any],
-    folders: Mapping[str, Path],
+    folders: Folders,
     catalogs: Sequence[Catalog],
     tensors: Sequence[AlignedTensor],
 ) -> RecipeProof:

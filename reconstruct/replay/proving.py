@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.reference import ReferenceKind
 from reconstruct.evidence import ModelEvidence, RecipeProof
-from reconstruct.recipe import Recipe
+from reconstruct.recipe import Recipe, with_bases
 from reconstruct.verdict import Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from reconstruct.replay.mergekit import Folders
 
 __all__ = ["proved"]
 
@@ -35,16 +39,37 @@ def proved(
     fitted = verdict.recipe.to_mergekit() if isinstance(verdict.recipe, Recipe) else None
     if verdict.kind in _SETTLED:
         return None
-    loose = [c.reference.given for c in catalogs[1:] if c.reference.kind is not ReferenceKind.FOLDER]
+    loose = [c.reference.given for c in catalogs[1:] if any(r.kind is not ReferenceKind.FOLDER for r in c.references)]
     if loose:
         failure = f"mergekit takes models in local folders, which these are not: {', '.join(loose)}"
         return RecipeProof("mergekit", fitted, (), failure=failure) if fitted is not None else None
+    adapted = {c.reference.given: c.pair for c in catalogs[1:] if c.pair is not None}
+    with tempfile.TemporaryDirectory() as merged:  # adapters with their bases, as whole models
+        folders = _folders(catalogs[1:], adapted, Path(merged))
+        return _proved(evidence, fitted, folders, adapted, catalogs, tensors, families)
+
+
+def _folders(sources: Sequence[Catalog], adapted: Mapping[str, str], merged: Path) -> Folders:
+    """Where the models lie, by their names; adapters by those that mergekit gives them, too."""
+    from reconstruct.replay.mergekit import AdaptedFolder  # imports torch
+
+    found: dict[str, Path | AdaptedFolder] = {}
+    for catalog in sources:
+        path, given = catalog.reference.path, catalog.reference.given
+        found[given] = path if catalog.adapted is None else AdaptedFolder(catalog.adapted.path, path, merged)
+        found[adapted.get(given, given)] = found[given]
+    return found
+
+
+def _proved(
+    evidence: ModelEvidence, fitted: dict[str, Any] | None, folders: Folders, adapted: Mapping[str, str],
+    catalogs: Sequence[Catalog], tensors: Sequence[AlignedTensor], families: Collection[str],
+) -> RecipeProof | None:  # fmt: skip
     from reconstruct.replay.proof import prove  # imports torch, and mergekit
 
     def proof_of(document: dict[str, Any]) -> RecipeProof:
-        return prove(document, folders, catalogs, tensors)
+        return prove(with_bases(document, adapted), folders, catalogs, tensors)
 
-    folders = {c.reference.given: c.reference.path for c in catalogs[1:]}
     own = proof_of(fitted) if fitted is not None else None
     if own is not None and (own.complete or own.failure):
         return own
@@ -67,7 +92,7 @@ def _nearly_replayed(evidence: ModelEvidence) -> list[dict[str, Any]]:
 
 def _searched(
     evidence: ModelEvidence,
-    folders: dict[str, Path],
+    folders: Folders,
     catalogs: Sequence[Catalog],
     tensors: Sequence[AlignedTensor],
     families: Collection[str],

@@ -8,9 +8,8 @@ ever smaller steps, and what arrives at 0 is proved on the whole model by `proof
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from reconstruct.errors import ReconstructError
 from reconstruct.kernels.formats import decode
 from reconstruct.mergekit_parameters import setting_for
 from reconstruct.replay.comparison import as_stored
-from reconstruct.replay.mergekit import MergekitReplay
+from reconstruct.replay.mergekit import Folders, MergekitReplay
 from reconstruct.replay.recipe_templates import Numbers, Template
 
 __all__ = ["RecipeSearch"]
@@ -56,7 +55,7 @@ class RecipeSearch:
     def __init__(
         self,
         templates: Sequence[Template],
-        folders: Mapping[str, Path],
+        folders: Folders,
         catalogs: Sequence[Catalog],
         tensors: Sequence[AlignedTensor],
     ) -> None:
@@ -152,7 +151,7 @@ class _Walk:
     """The numbers of one template, downhill."""
 
     def __init__(
-        self, template: Template, folders: Mapping[str, Path], probes: Sequence[_Probe], dtypes: list[dict[str, str]]
+        self, template: Template, folders: Folders, probes: Sequence[_Probe], dtypes: list[dict[str, str]]
     ) -> None:
         self.template, self.dtypes, self.nearest = template, dtypes, np.inf
         self._folders, self._probes = folders, probes

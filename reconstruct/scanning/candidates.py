@@ -1,10 +1,11 @@
-"""The candidates of a scan as a list of references: given as one, or one a line in a text file."""
+"""The candidates of a scan as a list of references and model trees: given as one, or one a line in a text file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from reconstruct.checkpoints.tree_query import PREFIX
 from reconstruct.errors import ConfigurationError
 
 __all__ = ["list_candidates"]
@@ -13,13 +14,15 @@ _OPTION = "candidates"
 
 
 def list_candidates(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """References in the order given, each once. A string or path is a text file: one reference a line, taken as on the
-    command line (relative paths start at the working directory); what follows a `#` at the line's start or after a
-    space is a comment.
+    """References, and model trees as "children:org/base", in the order given, each once. Any other string or path is a
+    text file: one of them a line, taken as on the command line (relative paths start at the working directory); what
+    follows a `#` at the line's start or after a space is a comment.
 
     Raises ConfigurationError for a file that cannot be read as text, and where nothing is left.
     """
-    if isinstance(given, str | Path):
+    if isinstance(given, str) and given.startswith(PREFIX):
+        listed = [given.strip()]
+    elif isinstance(given, str | Path):
         listed = _in_file(Path(given).expanduser())
     else:
         listed = [str(item).strip() for item in given]

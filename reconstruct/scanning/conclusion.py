@@ -13,6 +13,7 @@ from reconstruct.reconstruction import Reconstruction
 from reconstruct.scanning.classes import classify
 from reconstruct.scanning.command import fit_command
 from reconstruct.scanning.inner_products import Likeness, compare_raw, inner_products
+from reconstruct.scanning.listing import Listing
 from reconstruct.scanning.proof import Proof, prove, prove_exact
 from reconstruct.scanning.reading import open_rows
 from reconstruct.scanning.result import CandidateKind, CandidateResult, FitSummary, Scan
@@ -31,6 +32,10 @@ _PARENTS = 8  # what a fit compares beside suspect and base, at most
 _LIMITS = (
     "Only the rows read are spoken of; the fit below, on every weight, decides.",
     "Merges that keep or drop single elements (TIES, DARE) and slerps of wide angles may leave mere leads here.",
+)
+_CARDS = (
+    "Cards are claims: a parent whose card does not name this base model is not in its tree, and children of children "
+    "are not either."
 )
 _NO_BASE = (
     "No base was given: movements are measured from the nearest candidate, and what its own has in common with the "
@@ -69,10 +74,11 @@ def candidate_file(folder: Path, number: int) -> Path:
 
 
 def conclude(
-    folder: Path, config: dict[str, Any], records: Sequence[CandidateRecord], rows: ScanRows, threads: int
-) -> Scan:
+    folder: Path, config: dict[str, Any], listing: Listing, records: Sequence[CandidateRecord], rows: ScanRows,
+    threads: int,
+) -> Scan:  # fmt: skip
     """Set aside what is no relative, select, prove, classify. `config`: see `run.scan`. Raises ReconstructError."""
-    names: list[str] = config["candidates"]
+    names = listing.names
     suspect = open_rows(folder / SAMPLED / "suspect.safetensors", config["scan"])
     base = open_rows(folder / SAMPLED / "base.safetensors", config["base"]) if config["base"] is not None else None
     least = 1 if base is not None else 2  # candidates that a fit needs
@@ -138,8 +144,8 @@ def conclude(
     return Scan(
         config["scan"], config["base"], pivot.reference.given if pivot is not None else None, listed, fits, unexplained,
         len(rows.tensors), rows.coverage.elements, rows.bytes, _summary(listed, proof),
-        fit_command(config["scan"], parents, config["base"]) if parents else None,
-        _notes(origin), folder,
+        fit_command(config["scan"], [listing.to_fit(name) for name in parents], config["base"]) if parents else None,
+        (*_notes(origin), *_tree_notes(listing)), folder, listing.trees,
     )  # fmt: skip
 
 
@@ -152,6 +158,11 @@ def _notes(origin: Likeness | None) -> tuple[str, ...]:
     if origin.cosine < _STRANGER:
         return (*_LIMITS, f"The base does not resemble the suspect (cosine {origin.cosine:.2f}): is it the right one?")
     return _LIMITS
+
+
+def _tree_notes(listing: Listing) -> tuple[str, ...]:
+    sentences = tuple(tree.sentence() for tree in listing.trees)
+    return (*sentences, _CARDS) if sentences else ()
 
 
 def _blank(name: str, record: CandidateRecord) -> CandidateResult:

@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reconstruct.scanning.listing import TreeListing
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -66,7 +68,8 @@ class FitSummary:
 class Scan:
     """A finished scan. `pivot`: what movements were measured from; `matrices`, `elements`, `bytes`: read of each model;
     `unexplained`: share of the suspect's movement that the selection leaves; `command`: the fit to run next, as one
-    shell line, None where there is nobody to fit; `folder`: where everything is kept.
+    shell line, None where there is nobody to fit; `folder`: where everything is kept; `trees`: what was listed for
+    candidates given as "children:...".
     """
 
     suspect: str
@@ -82,6 +85,7 @@ class Scan:
     command: str | None
     notes: tuple[str, ...]
     folder: Path
+    trees: tuple[TreeListing, ...] = ()
 
     def of_kind(self, kind: CandidateKind) -> list[str]:
         """Names of the candidates of one kind, in the order given."""
@@ -114,6 +118,6 @@ class Scan:
             for c in document["candidates"]
         )
         fits = tuple(FitSummary(**f | {"parents": tuple(f["parents"])}) for f in document["fits"])
-        return cls(
-            **document | {"candidates": candidates, "fits": fits, "notes": tuple(document["notes"])}, folder=folder
-        )
+        trees = tuple(TreeListing(**t | {"children": tuple(t["children"])}) for t in document["trees"])
+        lists = {"candidates": candidates, "fits": fits, "notes": tuple(document["notes"]), "trees": trees}
+        return cls(**document | lists, folder=folder)

@@ -17,7 +17,7 @@ from support.family import BASE, CODE, load, save
 pytest.importorskip("peft")
 from support.adapters import merged_by_peft, save_adapter
 
-from reconstruct.checkpoints.adapters import adapter_files
+from reconstruct.checkpoints.adapters import adapter_folder
 from reconstruct.checkpoints.alignment import align
 from reconstruct.checkpoints.catalog import Catalog, DerivedTensor, TensorInfo
 from reconstruct.checkpoints.low_rank import LowRankUpdate
@@ -111,9 +111,10 @@ def test_the_base_is_the_model_at_hand_that_is_named_else_the_local_path_else_th
     adapter: Path, tmp_path: Path
 ) -> None:
     moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
-    configure(moved, base_model_name_or_path="org/base")
-    with pytest.raises(CheckpointError, match=r"an adapter to org/base, which is not among the models.*base="):
+    configure(moved, base_model_name_or_path="base")
+    with pytest.raises(CheckpointError, match=r"an adapter to base, which is not among the models.*base="):
         open_models([str(CODE), str(moved)])
+    configure(moved, base_model_name_or_path="org/base")
     by_name = open_models([str(BASE), str(CODE), str(moved)], ["org/base@main", "a", "b"])[2]
     by_default = open_models([str(CODE), str(BASE), str(moved)], base=1)[2]
     by_path = open_models([str(CODE), str(adapter)])[1]
@@ -196,8 +197,8 @@ def test_an_adapter_without_its_configuration_is_refused(adapter: Path, tmp_path
 def test_a_folder_with_full_weights_is_no_adapter(adapter: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(adapter, tmp_path / "both"))
     save(folder, load("ft-code"))
-    assert adapter_files(folder) is None
-    assert adapter_files(adapter) is not None
+    assert adapter_folder(folder) is None
+    assert adapter_folder(adapter) == adapter
     (catalog,) = open_models([str(folder)])
     assert torch.equal(values(catalog, QUERY), load("ft-code")[QUERY])
 
@@ -208,6 +209,16 @@ def test_a_pickled_adapter_is_read_too(adapter: Path, tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     (catalog,) = open_models([str(folder)])
     assert torch.equal(values(catalog, QUERY), merged_by_peft(adapter)[QUERY])
+
+
+def test_a_pickled_adapter_with_a_saved_module_is_read_by_the_name_that_is_stored(tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "saved", modules_to_save=["lm_head"])
+    expected = merged_by_peft(folder)["lm_head.weight"]
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    (catalog,) = open_models([str(folder)])
+    assert torch.equal(values(catalog, "lm_head.weight"), expected)
+    assert not torch.equal(expected, load("base")["lm_head.weight"])
 
 
 def test_the_fingerprint_changes_with_adapter_and_configuration(adapter: Path, tmp_path: Path) -> None:

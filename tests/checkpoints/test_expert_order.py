@@ -14,6 +14,7 @@ from support.mixtures import renumbered, save_as, separate, stacked, transposed
 from reconstruct.checkpoints.alignment import Alignment, align_models
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.checkpoints.expert_order import find_expert_orders
+from reconstruct.checkpoints.expert_samples import ExpertSamples
 from reconstruct.checkpoints.open import open_checkpoint
 
 State = mixtures.State
@@ -128,3 +129,34 @@ def test_dense_models_are_not_read_at_all(monkeypatch: pytest.MonkeyPatch) -> No
     for model in models:
         monkeypatch.setattr(model.source, "read", None)
     assert find_expert_orders(models[0], models[1:]).orders == [{}]
+
+
+def test_where_experts_touch_one_read_has_weights_of_two(tmp_path: Path, code: State) -> None:
+    for number, layout in enumerate((dict, stacked)):
+        (model,) = opened(tmp_path / str(number), layout(code))
+        samples = ExpertSamples(model)
+        for block in BLOCKS:
+            spots = samples.seams(block, 4)
+            assert {spot.expert for spot in spots} == {0, 1, 2, 3}
+            for before, after in zip(spots[::2], spots[1::2], strict=True):
+                one, other = (samples.blocks[block][s.expert][s.kind] for s in (before, after))
+                assert one.end == other.begin
+                assert before.stop == one.elements
+                assert after.start == 0
+
+
+def test_where_they_do_not_touch_each_is_read_in_its_middle(tmp_path: Path, code: State) -> None:
+    (model,) = opened(tmp_path, transposed(code, alternate=True), kind="gpt_oss")
+    samples = ExpertSamples(model)
+    for block in BLOCKS:
+        spots = samples.seams(block, 4)
+        assert spots == samples.middles(block, 4)
+        assert {spot.kind for spot in spots} == {"up_proj.weight"}
+
+
+def test_experts_of_which_nothing_is_left_are_the_same_in_both(tmp_path: Path, code: State) -> None:
+    empty = {name: torch.zeros_like(tensor) if "experts" in name else tensor for name, tensor in code.items()}
+    models = opened(tmp_path, empty, empty)
+    search = find_expert_orders(models[0], models[1:])
+    assert search.orders == [{}]
+    assert search.unclear == ()

@@ -127,7 +127,7 @@ REFUSED = {
     "configuration only": ({"config.json": b"{}"}, "no weights in this repository"),
     "pickles": ({"pytorch_model.bin": b"PK"}, r"pytorch_model.bin: pickled weights are not .*hf download org/a"),
     "gguf": ({"m.gguf": b"GGUF"}, "only m.gguf. GGUF files are not supported"),
-    "adapter": ({"adapter_model.safetensors": ONES}, "only an adapter.*Merge the adapter"),
+    "adapter": ({"adapter_model.safetensors": ONES}, "an adapter without adapter_config.json"),
     "subfolder": ({"unet/model.safetensors": ONES}, "no weights in this repository"),
     "missing shard": ({"model.safetensors.index.json": index({"w": "a.safetensors"})}, "names shard a.safetensors"),
     "shard elsewhere": ({"model.safetensors.index.json": index({"w": "../a.safetensors"})}, "not a file beside it"),

@@ -19,6 +19,14 @@ def test_one_reference_a_line_each_once_without_comments(tmp_path):
     assert list_candidates(str(path)) == list_candidates(path)
 
 
+def test_model_trees_stand_alone_in_lists_and_in_files(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("children:org/base # all\n./b\nchildren:merge:org/c\n", "utf-8")
+    assert list_candidates(path) == ("children:org/base", "./b", "children:merge:org/c")
+    assert list_candidates("children:org/base") == ("children:org/base",)
+    assert list_candidates([path.name, "children:org/base"]) == ("list.txt", "children:org/base")
+
+
 @pytest.mark.parametrize(
     ("given", "words"), [("nowhere.txt", "cannot be read"), (".", "a folder, not a list"), ([], "no candidates")]
 )

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from support.fake_repository import Commit, Content, FakeRepository, Fault, Given, InMemory
 
@@ -68,12 +68,16 @@ class Logged:
 @dataclass
 class FakeHub:
     """The server. `requests` in the order in which they came; `token`: the one that opens gated repositories; `served`:
-    the repositories by name, whose commits and switches may change while it runs.
+    the repositories by name, whose commits and switches may change while it runs; `page`: repositories that a page of
+    a list has at most; `most_at_once`: answers that were under way at a time.
     """
 
     repositories: Mapping[str, FakeRepository | Given]
     token: str = "hf_let_me_in"
+    page: int = 1000
+    most_at_once: int = 0
     requests: list[Logged] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     _signatures: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _under_way: int = 0
@@ -103,6 +107,7 @@ class FakeHub:
         """Around one answer."""
         with self._lock:
             self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
         try:
             yield
         finally:
@@ -129,13 +134,15 @@ class FakeHub:
         self, repository: str, kind: str, file: str | None = None, times: int | None = 1, value: Any = None,
         after: int = 0,
     ) -> None:  # fmt: skip
-        """Spoil the next `times` answers (None: all), after `after` good ones, that have content of `file`.
+        """Spoil the next `times` answers (None: all), after `after` good ones, that have content of `file`; where
+        `repository` is "", lists of repositories.
 
         `value`: seconds of "slow", Retry-After of "rate_limited", status of "server_error".
         """
         if kind not in _FAULTS:
             raise ValueError(f"no fault {kind!r}: there are {sorted(_FAULTS)}")
-        self.served[repository].faults.append(Fault(kind, file, times, value, after))
+        faults = self.served[repository].faults if repository else self.faults
+        faults.append(Fault(kind, file, times, value, after))
 
     def expire(self) -> None:
         """Signed addresses handed out so far open nothing any more."""
@@ -154,10 +161,10 @@ class FakeHub:
         with self._lock:
             return query.removeprefix("signature=") in self._signatures
 
-    def spoiled(self, repository: FakeRepository, file: str) -> Fault | None:
+    def spoiled(self, faults: list[Fault], file: str) -> Fault | None:
         """The fault that this answer has."""
         with self._lock:
-            for fault in repository.faults:
+            for fault in faults:
                 if fault.file not in {None, file} or fault.times == 0:
                     continue
                 if fault.after > 0:
@@ -210,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
                     403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
                 )
             return self._resolve(match["repository"], unquote(match["revision"]), unquote(match["file"]))
+        if parts.path == "/api/models" and not self.server.storage:
+            return self._list(parse_qs(parts.query))
         if (match := _API.match(parts.path)) and not self.server.storage:
             return self._api(match["repository"], match["what"], unquote(match["revision"] or "main"))
         return self._answer(404, b"not a page of this server")
@@ -234,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (known := self._known(name, revision)) is None:
             return
         repository, commit = known
-        fault = self.server.hub.spoiled(repository, "")
+        fault = self.server.hub.spoiled(repository.faults, "")
         files = [
             {"name": file, "size": content.size, "oid": commit.etag(file)} for file, content in commit.files.items()
         ]
@@ -251,6 +260,30 @@ class _Handler(BaseHTTPRequestHandler):
             }
         body = InMemory(json.dumps(found).encode())
         self._content(body, {"Content-Type": "application/json"}, fault, None)
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        """The repositories that have every tag of `filter`, one page of them, with a link to the next one."""
+        hub = self.server.hub
+        opened = self.headers.get("Authorization") == f"Bearer {hub.token}"
+        chosen = [
+            (name, repository)
+            for name, repository in hub.served.items()
+            if (opened or not repository.private) and {*query.get("filter", [])} <= {*repository.tags}
+        ]
+        if query.get("sort") == ["downloads"]:
+            chosen.sort(key=lambda item: -item[1].downloads)
+        start = int(query.get("cursor", ["0"])[0])
+        stop = start + min(int(query.get("limit", ["1000"])[0]), hub.page)
+        wanted = query.get("expand", ["downloads", "tags", "private"])
+        page = [
+            {"_id": f"{number:024x}", "id": name} | {key: getattr(repository, key) for key in wanted}
+            for number, (name, repository) in enumerate(chosen[start:stop], start)
+        ]
+        headers = {"Content-Type": "application/json"}
+        if stop < len(chosen):
+            following = urlencode(query | {"cursor": [str(stop)]}, doseq=True)
+            headers["Link"] = f'<{hub.endpoint}/api/models?{following}>; rel="next"'
+        self._content(InMemory(json.dumps(page).encode()), headers, hub.spoiled(hub.faults, ""), None)
 
     def _resolve(self, name: str, revision: str, file: str) -> None:
         if (known := self._known(name, revision)) is None:
@@ -269,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(302, f"Found. Redirecting to {location}".encode(), linked | {"Location": location})
         else:
             headers |= {"X-Repo-Commit": commit.sha} if own else {}
-            self._content(content, headers, hub.spoiled(repository, file), self.headers.get("Range"))
+            self._content(content, headers, hub.spoiled(repository.faults, file), self.headers.get("Range"))
 
     def _content(self, content: Content, headers: dict[str, str], fault: Fault | None, wanted: str | None) -> None:
         """Content or a part of it, spoiled as told."""

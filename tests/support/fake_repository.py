@@ -78,13 +78,19 @@ class Fault:
 
 
 class FakeRepository:
-    """Commits and the names that point to them. `storage`: weights are redirected; `gated`, `private`: who may read."""
+    """Commits and the names that point to them. `storage`: weights are redirected; `gated`, `private`: who may read.
+    `base_models`: name -> relation ("" for none), as its card says; `downloads` of it.
+    """
 
-    def __init__(self, files: Given, *, storage: bool = False, gated: bool = False, private: bool = False) -> None:
+    def __init__(
+        self, files: Given, *, storage: bool = False, gated: bool = False, private: bool = False,
+        base_models: Mapping[str, str] | None = None, downloads: int = 0,
+    ) -> None:  # fmt: skip
         self.commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
         self.faults: list[Fault] = []
         self.storage, self.gated, self.private = storage, gated, private
+        self.base_models, self.downloads = dict(base_models or {}), downloads
         self.commit(files)
 
     def commit(self, files: Given, branch: str = "main") -> str:
@@ -99,6 +105,12 @@ class FakeRepository:
         self.commits[sha] = Commit(sha, contents)
         self.branches[branch] = sha
         return sha
+
+    @property
+    def tags(self) -> list[str]:
+        """As a Hub makes them of a card: each base model by itself, and with its relation."""
+        found = [f"base_model:{base}" for base in self.base_models]
+        return found + [f"base_model:{relation}:{base}" for base, relation in self.base_models.items() if relation]
 
     @property
     def sha(self) -> str:
