@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from urllib.parse import urljoin, urlsplit
 
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, get_session, httpx
+from huggingface_hub.utils import get_session, httpx
 
 from reconstruct.checkpoints.hub_refusals import Asked, refusal
 from reconstruct.checkpoints.retries import RetryPolicy
@@ -64,15 +66,14 @@ class HubRequests:
     `endpoint` without a slash at its end; `timeout` in seconds for a connection and for every piece of an answer.
     """
 
-    def __init__(
-        self, endpoint: str, wire: Wire, retries: RetryPolicy, timeout: float = 60.0, token: str | bool | None = None
-    ) -> None:
+    def __init__(self, endpoint: str, wire: Wire, retries: RetryPolicy, timeout: float = 60.0) -> None:
         self.endpoint, self._wire, self._retries = endpoint, wire, retries
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 15.0), pool=None)
-        self._headers = {"accept-encoding": "identity"}
-        agent = build_hf_headers(token=token, library_name="merge-reconstruct")
-        self._token = {key: value for key, value in agent.items() if key.lower() == "authorization"}
-        self._headers |= {key: value for key, value in agent.items() if key.lower() != "authorization"}
+        # Not by build_hf_headers: for its user-agent that may send a request of its own, which nobody counts.
+        program = f"merge-reconstruct/{version('merge-reconstruct')}"
+        self._headers = {"accept-encoding": "identity", "user-agent": program}
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        self._token = {"authorization": f"Bearer {token}"} if token else {}
 
     def get(
         self,

@@ -15,7 +15,8 @@ __all__ = ["read_headers"]
 #: What an entry needs beside its name: {"dtype":"BF16","shape":[151936,4096],"data_offsets":[1234567890,1234567890]}.
 _ENTRY = 96
 _FRAME = 128  # length, braces, metadata, padding
-_UNKNOWN = 16384  # bytes that are read first where no index says how many tensors there are
+#: Bytes that are read first where no index says how many tensors there are: a thousandth of the file, within these.
+_LEAST, _MOST = 4096, 16384
 
 
 def read_headers(
@@ -32,7 +33,8 @@ def read_headers(
     guesses = _guesses(weight_map) if weight_map is not None else {}
 
     def one(file: str) -> list[HeaderEntry]:
-        return _read_header(reader, file, sizes[file], subjects[file], guesses.get(file, _UNKNOWN))
+        guess = guesses.get(file, min(max(sizes[file] >> 10, _LEAST), _MOST))
+        return _read_header(reader, file, sizes[file], subjects[file], guess)
 
     files = list(sizes)
     with ThreadPoolExecutor(max(min(workers, len(files)), 1)) as pool:

@@ -70,6 +70,16 @@ def test_the_door_opens_repositories_too(hub: FakeHub) -> None:
     assert (wire.requests, wire.bytes) == (3, hub.bytes_sent)
 
 
+def test_no_request_is_sent_that_is_not_counted(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    wire = Wire()
+    opened("org/base", hub.endpoint, wire)
+    assert [r.path for r in hub.requests if "/org/base" not in r.path] == []
+    assert wire.requests == len(hub.requests)
+
+
 @pytest.mark.parametrize("storage", [False, True])
 def test_a_layout_of_800_gigabytes_opens_with_one_small_read_a_shard(storage: bool) -> None:
     files = generated_model(shards=160, tensors=20, shape=(16384, 7680))
@@ -103,7 +113,7 @@ def test_a_header_longer_than_was_guessed_takes_a_second_read_for_the_rest() -> 
         catalog = opened("org/a", hub.endpoint)
         assert len(catalog.tensors) == 400
         reads = hub.of(WEIGHTS)
-        assert [request.range for request in reads] == ["bytes=0-16383", f"bytes=16384-{len(shard.head) - 1}"]
+        assert [request.range for request in reads] == ["bytes=0-4095", f"bytes=4096-{len(shard.head) - 1}"]
 
 
 def test_shards_without_an_index_are_read_too(tmp_path: Path) -> None:

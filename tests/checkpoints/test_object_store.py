@@ -57,10 +57,10 @@ def test_what_is_transferred_is_counted_and_capped(bucket: str) -> None:
     wire = Wire(cap=30000)
     catalog = open_checkpoint(bucket, wire)
     assert wire.requests == 2
-    assert wire.bytes == 16384 + (family.BASE / "config.json").stat().st_size
+    assert wire.bytes == 4096 + (family.BASE / "config.json").stat().st_size
     info = catalog.tensors["lm_head.weight"]
     catalog.source.read(info, 0, 1000)
-    assert wire.bytes == 16384 + (family.BASE / "config.json").stat().st_size + 2000
+    assert wire.bytes == 4096 + (family.BASE / "config.json").stat().st_size + 2000
     with pytest.raises(BudgetExhausted):
         catalog.source.read(info, 0, 16384)
 

@@ -96,7 +96,7 @@ def test_the_parents_are_shown_and_nobody_else_is(hub: FakeHub, tmp_path: Path) 
 def test_on_the_wire_is_what_is_said(hub: FakeHub, tmp_path: Path) -> None:
     """`sampling.bytes` of each model in so many requests; and headers, configurations and lists."""
     result = run(TREE, tmp_path / "run")
-    rows = [r for r in hub.requests if r.range is not None and r.status == 206 and r.range != "bytes=0-16383"]
+    rows = [r for r in hub.requests if r.range is not None and r.status == 206 and r.range != "bytes=0-4095"]
     read = [c for c in result.candidates if c.kind is not CandidateKind.NOT_COMPARABLE]
     models = len(read) + 2
     assert len(read) == 8
@@ -154,7 +154,7 @@ def test_a_scan_that_was_cut_off_goes_on_with_the_list_it_began_with(
     hub.clear()
     assert run(TREE, tmp_path / "run").to_dict() == whole.to_dict()  # the folder holds this very scan
     assert not [r for r in hub.requests if r.path.startswith("/api/models?")]
-    assert {r.range for r in hub.requests if r.range} == {"bytes=0-16383"}  # headers of suspect and base
+    assert {r.range for r in hub.requests if r.range} == {"bytes=0-4095"}  # headers of suspect and base
 
 
 def test_candidates_that_the_network_kept_from_being_read_are_tried_again(hub: FakeHub, tmp_path: Path) -> None:
