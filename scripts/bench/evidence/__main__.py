@@ -6,9 +6,11 @@
 - python scripts/bench/evidence peers     runs modeldna on the same cases, in an environment of its own
 - python scripts/bench/evidence summary   scores -> scripts/bench/results/evidence.json
 - python scripts/bench/evidence plots     pictures -> docs/images
+- python scripts/bench/evidence pack      all cases, results and answers -> scripts/bench/results/evidence-runs.xz
 - python scripts/bench/evidence page      tables of the summary -> docs/evidence.md and README.md
 
 - python scripts/bench/evidence decide    judges the same evidence by the table of thresholds as it is now
+- python scripts/bench/evidence unpack    the published runs into the folder, for `summary` and `plots` without models
 - python scripts/bench/evidence check     whether the pages say what the summary says
 - python scripts/bench/evidence smoke     one small family and a case of each kind, in a minute or two
 """
@@ -22,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import archive
 import page
 import peers
 import plots
@@ -33,7 +36,7 @@ from examining import GRID, Task, decide_again, examine, read_lines
 from families import FAMILIES, SMOKE, Family
 
 DEFAULT = Path("~/.cache/merge-reconstruct/evidence")
-STEPS = ("build", "examine", "peers", "summary", "plots", "page")
+STEPS = ("build", "examine", "peers", "summary", "plots", "pack", "page")
 #: Merges that no verdict is expected to find: random masks.
 NOT_REPLAYED = {"dare"}
 #: With less to go on: shares of all bytes, and sampled elements a tensor. On these groups of cases of two families.
@@ -42,7 +45,7 @@ BUDGETS, SAMPLES, SPARSE_FAMILIES = (0.02, 0.05, 0.2, 0.5), (512, 2048, 8192), (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=(*STEPS, "all", "decide", "check", "smoke"))
+    parser.add_argument("command", choices=(*STEPS, "all", "decide", "check", "unpack", "smoke"))
     parser.add_argument("--folder", type=Path, default=DEFAULT)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="only families with this word")
@@ -63,6 +66,8 @@ def main() -> None:
             summary.main(folder)
         elif step == "plots":
             plots.main(folder)
+        elif step in {"pack", "unpack"}:
+            (archive.pack if step == "pack" else archive.unpack)(folder)
         else:
             page.main() if step == "page" else page.check()
 

@@ -19,10 +19,13 @@ _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))
 #: Groups whose strength is told in other units than the share left: the axis, and what values are multiplied by.
 _UNITS = {"trained on": ("steps × rate × 1000", 1000.0), "noise": ("noise over movement", 1.0)}
 
+_LEAST = 2e-4  # share left, where the axis begins
+
 
 def plot_power(runs: Sequence[Observation]) -> Figure:
     """Right verdicts on modified merges: to the left and above by true untouched share, below by what was done."""
-    modified = [o for o in runs if o.truth.sort == "modified merge"]
+    measured = {o.truth.group for o in runs if o.truth.untouched is not None} | {*_UNITS}
+    modified = [o for o in runs if o.truth.sort == "modified merge" and o.truth.group in measured]
     by_group = {
         group: [o for o in modified if o.truth.group == group] for group in sorted({o.truth.group for o in modified})
     }
@@ -76,9 +79,10 @@ def _by_share(
 ) -> None:  # fmt: skip
     bins = [b for b in power(cases, seen) if b.rate.total]
     if bins:
-        _points(axes, [b.center * shift for b in bins], [b.rate for b in bins], colour, marker, label)
+        places = [max(b.center, _LEAST * 1.4) * shift for b in bins]  # no share at all is drawn at the edge
+        _points(axes, places, [b.rate for b in bins], colour, marker, label)
     axes.set_xscale("log")
-    axes.set_xlim(2e-4, 1.5)
+    axes.set_xlim(_LEAST, 1.5)
     axes.xaxis.set_major_locator(FixedLocator([0.001, 0.01, 0.1, 1.0]))
     axes.xaxis.set_major_formatter(FixedFormatter([".1 %", "1 %", "10 %", "all"]))
     axes.xaxis.set_minor_locator(NullLocator())
