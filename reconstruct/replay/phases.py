@@ -12,7 +12,7 @@ from reconstruct.kernels.results import STRATA
 from reconstruct.statistics.mixture import DECISIVE
 from reconstruct.statistics.phase import PhaseTest, phase_test
 
-__all__ = ["cluster_of", "model_phases", "rounding_phase", "thinning"]
+__all__ = ["cluster_of", "decisive_elements", "model_phases", "rounding_phase", "thinning"]
 
 _MAXIMUM_ELEMENTS = 2_000_000
 _FARTHEST = 2.0**40  # spacings; beyond, the steps of a delta are no integers that float64 tells apart
@@ -56,6 +56,18 @@ def thinning(measurements: Sequence[Measurement]) -> int:
 def _tensor_phases(
     m: Measurement, coefficients: NDArray[np.float64], step: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int64]]:
+    values, predicted, unit, phase = decisive_elements(m, coefficients, step)
+    moved = np.rint((values[0] - predicted) / unit) * np.where(phase < 0, -1, 1)
+    side = np.where(moved == 0, 1, np.where(moved == 1, -1, 0)).astype(np.int8)
+    return np.clip(0.5 - np.abs(phase), 0, 0.5), side, cluster_of(values, unit)
+
+
+def decisive_elements(
+    m: Measurement, coefficients: NDArray[np.float64], step: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of every `step`-th sampled element, those whose prediction lies far from every source: values [models, n],
+    predictions [n], spacings there [n], and how far each prediction lay from its lattice number, in spacings [n].
+    """
     values = m.values[:, ::step].astype(np.float64)
     lattice = m.lattice.lattice
     raw = coefficients @ values[1:]
@@ -63,10 +75,7 @@ def _tensor_phases(
     unit = lattice.spacing(predicted)
     far = (np.abs(predicted - values[1:]) >= STRATA[DECISIVE] * unit).all(axis=0)
     values, raw, predicted, unit = values[:, far], raw[far], predicted[far], unit[far]
-    phase = (raw - predicted) / unit
-    moved = np.rint((values[0] - predicted) / unit) * np.where(phase < 0, -1, 1)
-    side = np.where(moved == 0, 1, np.where(moved == 1, -1, 0)).astype(np.int8)
-    return np.clip(0.5 - np.abs(phase), 0, 0.5), side, cluster_of(values, unit)
+    return values, predicted, unit, (raw - predicted) / unit
 
 
 def cluster_of(values: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.evidence import Measurement
-from reconstruct.kernels.results import STRATA
-from reconstruct.replay.phases import cluster_of, thinning
-from reconstruct.statistics.mixture import DECISIVE
+from reconstruct.replay.phases import cluster_of, decisive_elements, thinning
 
 __all__ = ["changed_sources"]
 
@@ -57,14 +55,7 @@ def _tensor(
     m: Measurement, coefficients: NDArray[np.float64], step: int, number: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Of decisive elements: side, cluster, stratum [n], and the mean side after a change of each source [K+1, n]."""
-    values = m.values[:, ::step].astype(np.float64)
-    lattice = m.lattice.lattice
-    raw = coefficients @ values[1:]
-    predicted = lattice.round(raw).astype(np.float64)
-    unit = lattice.spacing(predicted)
-    far = (np.abs(predicted - values[1:]) >= STRATA[DECISIVE] * unit).all(axis=0)
-    values, raw, predicted, unit = values[:, far], raw[far], predicted[far], unit[far]
-    phase = (raw - predicted) / unit
+    values, predicted, unit, phase = decisive_elements(m, coefficients, step)
     outward = np.where(phase < 0, -1, 1)
     side = _side(np.rint((values[0] - predicted) / unit) * outward)
     expected = []
