@@ -109,12 +109,12 @@ def counting(monkeypatch, most, end=None):
     """Every checkpoint opened from now on counts its reads in one list."""
     reads: list[tuple[str, str, int, int]] = []
     end = end or OSError("the line went dead")
-    real = api.open_checkpoint
+    real = api.open_model
 
-    def opened(location, wire):
-        return replace(real(location, wire), source=Counting(reads, most, end))
+    def opened(location, **named):
+        return replace(real(location, **named), source=Counting(reads, most, end))
 
-    monkeypatch.setattr(api, "open_checkpoint", opened)
+    monkeypatch.setattr(api, "open_model", opened)
     return reads
 
 
