@@ -57,7 +57,7 @@ def open_repository(
     place = RemotePlace(
         files, RangedReads(requests, repository, commit, files), f"{repository}@{commit}",
         f"Download it (hf download {repository} --revision {commit}), and give the folder",
-        _cached(repository, commit, files), parts if parts is not None else {},
+        _cached(repository, commit, files), parts if parts is not None else {}, digests=True,
     )  # fmt: skip
     return remote_model(replace(reference, revision=commit), place)
 

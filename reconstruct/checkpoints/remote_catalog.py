@@ -26,7 +26,8 @@ __all__ = ["RemotePlace", "remote_model"]
 class RemotePlace:
     """Files in one place, and how they are read. `location`: what errors and shards are named after
     ("org/name@commit"); `cached`: copies on disk of some files, which are read instead; `download`: the remedy for what
-    is read only from disk; `parts`: what was read to open files, filled here and asked first.
+    is read only from disk; `parts`: what was read to open files, filled here and asked first; `digests`: whether the
+    versions of the files are digests of their content.
     """
 
     files: Mapping[str, FileState]
@@ -35,11 +36,12 @@ class RemotePlace:
     download: str
     cached: Mapping[str, Path] = field(default_factory=dict)
     parts: OpenedParts = field(default_factory=dict)
+    digests: bool = False
     _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def _opening(self) -> RangeReader:
-        return RememberedReads(self.reader, self.files, self.parts)
+        return RememberedReads(self.reader, self.files, self.parts, "" if self.digests else self.location)
 
     def address(self, name: str) -> str:
         """How errors name a file, and tensors their shard."""
