@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,7 +170,7 @@ def direction_of_descent(e: ModelEvidence, source: int) -> list[Reason]:
     has a slope of 1 on its parent's, and the parent's on the child's one of R^2: it is the parent's that lies below 1.
     Where neither does, the two are nearly one model, and nothing in them says which was there first.
     """
-    gram = np.sum([t.measurement.moments.gram for t in voting_tensors(e)], axis=0)
+    gram = _gram(voting_tensors(e))
     forward = float(gram[0, source] / max(gram[source, source], 1e-300))
     backward = float(gram[0, source] / max(gram[0, 0], 1e-300))
     own, apart = 1 - backward, abs(1 - forward)
@@ -184,8 +185,13 @@ def slope_in_copies(e: ModelEvidence, tensors: NDArray[np.bool_], other: int) ->
     """How much of the suspect's movement from the base another source shares, in those of the tensors [T] that the
     suspect has from a third one: 1 if it was trained on from the suspect, near 0 if both went their own ways.
     """
-    gram = np.sum([t.measurement.moments.gram for t, own in zip(e.tensors, tensors, strict=True) if own], axis=0)
+    gram = _gram([t for t, own in zip(e.tensors, tensors, strict=True) if own])
     return float(gram[0, other] / max(gram[0, 0], 1e-300))
+
+
+def _gram(tensors: Sequence[TensorEvidence]) -> NDArray[np.float64]:
+    """Moments of tensors together, float64 [K+2, K+2] (see `Moments`)."""
+    return np.asarray(np.sum([t.measurement.moments.gram for t in tensors], axis=0))
 
 
 def has_spike(spike: Spike, strata: tuple[Spike, ...], null: float) -> bool:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reconstruct.checkpoints.alignment import AlignedTensor
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.errors import ReconstructError
 from reconstruct.evidence import RecipeProof, TensorProof
 from reconstruct.replay.comparison import CheckState, TensorCheck, compare
-from reconstruct.replay.mergekit import KNOWN_VERSION, MergekitReplay, RecipeOutput
-from reconstruct.replay.thread_counts import thread_count_behind, threads_of_torch
-
-if TYPE_CHECKING:
-    from reconstruct.replay.mergekit import Folders
+from reconstruct.replay.mergekit import KNOWN_VERSION, Folders, MergekitReplay, RecipeOutput
+from reconstruct.replay.thread_counts import with_the_makers_threads
 
 __all__ = ["prove"]
 
@@ -32,15 +29,11 @@ def prove(
     cannot do: the proof then says why there is none.
     """
     program = f"mergekit {KNOWN_VERSION}"
-    threads = None
     try:
-        replay = MergekitReplay(document, folders)
-        checks, unmade, surplus = _compared(replay.tensors(), catalogs, tensors)
-        if not replay.random:
-            threads = thread_count_behind(checks, catalogs[0], replay.tensors)
-        if threads is not None:
-            with threads_of_torch(threads):
-                checks, unmade, surplus = _compared(replay.tensors(), catalogs, tensors)
+        (checks, unmade, surplus), threads = with_the_makers_threads(
+            MergekitReplay(document, folders), catalogs[0],
+            lambda outputs: _compared(outputs, catalogs, tensors), lambda compared: compared[0],
+        )  # fmt: skip
     except ReconstructError as error:
         return RecipeProof(program, dict(document), (), (), (), str(error))
     compared = tuple(

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from reconstruct.checkpoints.catalog import Catalog
 from reconstruct.replay.comparison import CheckState, TensorCheck, compare
-from reconstruct.replay.mergekit import RecipeOutput
+from reconstruct.replay.mergekit import MergekitReplay, RecipeOutput
 
-__all__ = ["thread_count_behind", "threads_of_torch"]
+__all__ = ["thread_count_behind", "threads_of_torch", "with_the_makers_threads"]
+
+_T = TypeVar("_T")
 
 _COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
 _SPLIT = 32768  # elements that torch adds up in one part, however many threads there are
@@ -54,3 +57,20 @@ def thread_count_behind(
             if len(made) == len(probes) and all(check.state is CheckState.MATCH for check in made):
                 return count
     return None
+
+
+def with_the_makers_threads(
+    replay: MergekitReplay, suspect: Catalog, compare_all: Callable[[Iterable[RecipeOutput]], _T],
+    checks_of: Callable[[_T], Sequence[TensorCheck]],
+) -> tuple[_T, int | None]:  # fmt: skip
+    """What `compare_all` makes of the whole output; where another number of threads is behind the suspect, of the
+    output that so many make, and that number. `checks_of` its result: the comparisons in it.
+
+    Random methods are computed once: their draws do not depend on it. Raises what computing raises.
+    """
+    compared = compare_all(replay.tensors())
+    count = None if replay.random else thread_count_behind(checks_of(compared), suspect, replay.tensors)
+    if count is not None:
+        with threads_of_torch(count):
+            compared = compare_all(replay.tensors())
+    return compared, count

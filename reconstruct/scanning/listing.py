@@ -34,6 +34,11 @@ class TreeListing:
     by_name: int
     beyond: int
 
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> TreeListing:
+        """What `dataclasses.asdict` made of one, by way of JSON."""
+        return cls(**document | {"children": tuple(document["children"])})
+
     def sentence(self) -> str:
         """What a report says of it."""
         count = f"{self.named:,}" if self.complete else f"{self.named:,} or more"
@@ -71,8 +76,7 @@ class Listing:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Listing:
         """The inverse of `to_dict`, by way of JSON."""
-        trees = (TreeListing(**t | {"children": tuple(t["children"])}) for t in document["trees"])
-        return cls(tuple(document["names"]), document["places"], tuple(trees))
+        return cls(tuple(document["names"]), document["places"], tuple(map(TreeListing.from_dict, document["trees"])))
 
 
 def address_of(given: str) -> str:

@@ -118,6 +118,6 @@ class Scan:
             for c in document["candidates"]
         )
         fits = tuple(FitSummary(**f | {"parents": tuple(f["parents"])}) for f in document["fits"])
-        trees = tuple(TreeListing(**t | {"children": tuple(t["children"])}) for t in document["trees"])
+        trees = tuple(map(TreeListing.from_dict, document["trees"]))
         lists = {"candidates": candidates, "fits": fits, "notes": tuple(document["notes"]), "trees": trees}
         return cls(**document | lists, folder=folder)

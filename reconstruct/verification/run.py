@@ -74,7 +74,7 @@ def verify(
     stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
     target = Path(folder) if folder is not None else Path("runs") / f"verify-{stamp}"
     from reconstruct.replay.mergekit import MergekitReplay  # imports torch; mergekit itself when it is made
-    from reconstruct.replay.thread_counts import thread_count_behind, threads_of_torch
+    from reconstruct.replay.thread_counts import with_the_makers_threads
 
     replay = MergekitReplay(claimed.document, folders, seed=seed)
     replayable = not replay.random or seed is not None
@@ -82,12 +82,13 @@ def verify(
         _begin(store, str(suspect), claimed, folders, seed)
         size = sum(info.end - info.begin for info in catalog.tensors.values())
         watch.phase("recomputing and comparing", size)
-        checks = _checks(catalog, replay.tensors(), watch) if replayable else []
-        count = thread_count_behind(checks, catalog, replay.tensors) if not replay.random else None
+        checks, count = list[TensorCheck](), None
+        if replayable:
+            checks, count = with_the_makers_threads(
+                replay, catalog, lambda outputs: _checks(catalog, outputs, watch), lambda made: made
+            )
         if count is not None:
             store.event("recomputed", f"on {count} thread(s)")
-            with threads_of_torch(count):
-                checks = _checks(catalog, replay.tensors(), watch)
         for check in checks:
             store.event("checked", f"{check.name}: {check.state.value}")
         instead, run, numbers = None, None, dict[str, tuple[float, ...]]()

@@ -6,14 +6,15 @@ import math
 
 import pytest
 from baselines import BaselineRule, apply, choose, score
+from case import Case
 from curves import operating_curve
-from observations import Finding, Observation, Truth
+from observations import Finding, Observation
 from support.evidence_lines import case_line, result_line
 
 
 def case(name: str, sort: str, explained: float | None, *shares: float) -> Observation:
     given = result_line(name, "related", shares=shares or (0.0, 0.6, 0.4), explained=explained)
-    return Observation(Truth.of(case_line(name, sort)), Finding.of(given))
+    return Observation(Case.of(case_line(name, sort)), Finding.of(given))
 
 
 ROWS = [

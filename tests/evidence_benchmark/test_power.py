@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import power
-from observations import Finding, Observation, Truth
+from case import Case
+from observations import Finding, Observation
 from support.evidence_lines import case_line, result_line
 
 
 def modified(name: str, verdict: str, **truth: Any) -> Observation:
     case = case_line(name, "modified merge", group="trained on", **truth)
-    return Observation(Truth.of(case), Finding.of(result_line(name, verdict)))
+    return Observation(Case.of(case), Finding.of(result_line(name, verdict)))
 
 
 def test_power_by_untouched_share() -> None:

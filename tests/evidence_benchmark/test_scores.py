@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import scores
-from observations import Finding, Observation, Truth
+from case import Case
+from observations import Finding, Observation
 from proportions import proportion
 from support.evidence_lines import case_line, result_line
 
 
 def observed(case: dict[str, Any], verdict: str, *shares: float, **others: Any) -> Observation:
     line = result_line(case["name"], verdict, **({"shares": shares} if shares else {}), **others)
-    return Observation(Truth.of(case), Finding.of(line))
+    return Observation(Case.of(case), Finding.of(line))
 
 
 def test_bounds_of_none_and_of_all() -> None:
@@ -72,7 +73,7 @@ def test_errors_are_those_of_the_worst_coefficient_on_the_same_cases() -> None:
     first = observed(case_line("a", "merge"), "reproduced", 0.0, 0.61, 0.4)
     line = result_line("b", "reproduced")
     line["coefficients"]["f/a"]["interval"] = None
-    second = Observation(Truth.of(case_line("b", "merge")), Finding.of(line))
+    second = Observation(Case.of(case_line("b", "merge")), Finding.of(line))
     errors = scores.coefficient_errors([first, second])
     assert {method: list(of) for method, of in errors.items()} == {method: ["a"] for method in scores.METHODS}
     assert errors["least_squares"]["a"] == pytest.approx(0.01)
@@ -83,7 +84,7 @@ def test_without_a_base_least_squares_sums_to_one_by_itself() -> None:
     line = result_line("a", "reproduced", (0.0, 0.59, 0.41))
     for path, value in (("f/a", 0.0), ("f/b", 1.0)):  # what is left of the first parent, the pivot
         line["coefficients"][path]["sum_to_one"] = value
-    errors = scores.coefficient_errors([Observation(Truth.of(case), Finding.of(line))])
+    errors = scores.coefficient_errors([Observation(Case.of(case), Finding.of(line))])
     assert errors["sum_to_one"]["a"] == errors["least_squares"]["a"] == pytest.approx(0.01)
 
 

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import pytest
-from observations import Finding, Observation, Truth
+from case import Case
+from observations import Finding, Observation
 from support.evidence_lines import case_line, result_line
 from threshold_scales import Scale, scale_of
 from thresholds import describe, examine, examine_all
@@ -17,7 +18,7 @@ GRID = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0]  # of "spike z", which is 8
 
 
 def case(name: str, sort: str, verdict: str, sweep: dict[str, Any], half: str = "tuning") -> Observation:
-    truth = Truth.of(case_line(name, sort, half=half))
+    truth = Case.of(case_line(name, sort, half=half))
     return Observation(truth, Finding.of(result_line(name, verdict, sweep=sweep)))
 
 

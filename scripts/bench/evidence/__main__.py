@@ -31,7 +31,8 @@ import plots
 import summary
 from alterations import alter_family
 from building import build
-from cases import Case, cases
+from case import Case
+from cases import cases
 from examining import GRID, Task, decide_again, examine, read_lines
 from families import FAMILIES, SMOKE, Family
 

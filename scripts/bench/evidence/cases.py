@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from alterations import NOISE, REQUANTISED, UNTOUCHED, near_twins, untouched_share
+from case import Case
 from families import Family
 from merges import MERGES, Merge, possible
 from trained_models import TRAINED_ON
 
-__all__ = ["Case", "cases"]
+__all__ = ["cases"]
 
 _MERGED = ("reproduced", "merge_then_modified", "merge_consistent")
 _PAIR, _LIGHT = ("code", "docs"), ("code-light", "docs-light")
-
-
-@dataclass(frozen=True)
-class Case:
-    """`sort`: the truth about the suspect and these candidates; `group`: what kind of case. Models are paths below the
-    folder of all models. `families`: hypotheses, None for the default. `forbidden`: verdicts that accuse falsely, or
-    take the wrong one of parent and child. `coefficients`: true numbers by model, where there is one for the whole
-    model; `untouched`: true share of decisive elements that nothing changed after a merge; `strength` of what came
-    after it.
-    """
-
-    name: str
-    family: str
-    half: str
-    sort: Literal["merge", "modified merge", "no merge"]
-    group: str
-    suspect: str
-    parents: tuple[str, ...]
-    base: str | None
-    expected: tuple[str, ...]
-    forbidden: tuple[str, ...]
-    families: tuple[str, ...] | None = None
-    coefficients: dict[str, float] | None = None
-    untouched: float | None = None
-    strength: float | None = None
 
 
 def cases(family: Family, folder: Path) -> list[Case]:

@@ -44,9 +44,10 @@ def telling_conditions(o: Observation) -> list[Condition]:
     if o.false_accusation:
         return [_shortly(o, r) for r in o.finding.reasons if r.passed and o.finding.verdict in _rules(r.name)]
     failed = [(_rules(r.name), r) for r in o.finding.reasons if not r.passed]
-    likely = o.truth.expected - {"reproduced"} if o.truth.sort == "modified merge" else o.truth.expected
+    right = frozenset(o.truth.expected)
+    likely = right - {"reproduced"} if o.truth.sort == "modified merge" else right
     shown = [r for rules, r in failed if not rules or rules & likely]
-    shown = shown or [r for rules, r in failed if rules & o.truth.expected]
+    shown = shown or [r for rules, r in failed if rules & right]
     return [_shortly(o, r) for r in shown]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import Case
+from case import Case
 
 import reconstruct
 from reconstruct.criteria import THRESHOLDS

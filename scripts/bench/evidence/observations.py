@@ -7,52 +7,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
+
+from case import Case
 
 __all__ = [
-    "ACCUSATIONS", "Coefficient", "Condition", "Finding", "Observation", "Truth", "main_runs", "read_observations",
+    "ACCUSATIONS", "Coefficient", "Condition", "Finding", "Observation", "main_runs", "read_observations",
 ]  # fmt: skip
 
 #: Verdicts that call the suspect a merge of the candidates.
 ACCUSATIONS = frozenset({"reproduced", "merge_then_modified", "merge_consistent"})
-
-_NO_MERGE = "no merge"
-
-
-@dataclass(frozen=True)
-class Truth:
-    """One case: what was examined and how it came about. Paths are relative to the folder of all models.
-
-    `expected`: verdicts that are right; `forbidden`: those that would be false accusations; `coefficients`: path ->
-    true number, or None where there is no single one; `untouched`: true share of decisive elements that nothing changed
-    after the merge; `strength`: of what was done to the merge, in units of its group.
-    """
-
-    name: str
-    family: str
-    half: Literal["tuning", "reporting"]
-    sort: Literal["merge", "modified merge", "no merge"]
-    group: str
-    suspect: str
-    parents: tuple[str, ...]
-    base: str | None
-    expected: frozenset[str]
-    forbidden: frozenset[str]
-    coefficients: Mapping[str, float] | None = None
-    untouched: float | None = None
-    strength: float | None = None
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        """From one decoded line of cases.jsonl; keys that are not known here are passed over."""
-        known = {key: line[key] for key in (f.name for f in fields(cls)) if key in line}
-        sets = {"expected": frozenset(line["expected"]), "forbidden": frozenset(line["forbidden"])}
-        return cls(**{**known, **sets, "parents": tuple(line["parents"])})
-
-    @property
-    def is_merge(self) -> bool:
-        """Whether the suspect is a merge of the candidates, whatever was done to it afterwards."""
-        return self.sort != _NO_MERGE
 
 
 @dataclass(frozen=True)
@@ -138,7 +102,7 @@ class Finding:
 class Observation:
     """A case and one run on it."""
 
-    truth: Truth
+    truth: Case
     finding: Finding
 
     @property
@@ -154,7 +118,7 @@ class Observation:
 
 def read_observations(work: Path) -> list[Observation]:
     """All runs in `work`, in the order of the results. Raises KeyError for a result whose case is not listed."""
-    truths = {truth.name: truth for truth in map(Truth.of, _lines(work / "cases.jsonl"))}
+    truths = {truth.name: truth for truth in map(Case.of, _lines(work / "cases.jsonl"))}
     return [Observation(truths[f.case], f) for f in map(Finding.of, _lines(work / "results.jsonl"))]
 
 
